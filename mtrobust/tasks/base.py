@@ -1,0 +1,195 @@
+"""What a task type is made of: rows, features, a head, views to compare two passes, decoding and scoring.
+
+This module imports no torch at run time, so that definitions and rows can be checked in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from mtrobust.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from mtrobust.tasks.taskdef import TaskDef
+
+
+class RowError(ValueError):
+    """A row that cannot be used: the field at fault and what is allowed there."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field, self.message = field, message
+        super().__init__(f"{field}: {message}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One extra feature column. `shape` says whether it holds one number per feature or one per token."""
+
+    dtype: Literal["int32", "int64", "float32", "bool"]
+    shape: Literal["scalar", "token"] = "scalar"
+    pad: float = 0
+    in_batch: bool = True  # False: kept for decoding only (offsets), not sent to the device
+
+
+@dataclass
+class Batch:
+    """One one-task batch. All tensors share the first dimension B.
+
+    inputs: what the encoder takes (`input_ids`, `attention_mask` int64 [B, T], `token_type_ids` where the family has
+        them); targets: the task type's columns, among them `labelled` bool [B]; row_ids: int64 [B], one number per
+        feature, unique within the task and the same in every epoch, rank and batch (noise is keyed by it).
+    norms: what each count of this optimisation step sums to over all micro-batches and ranks, divided by the number
+        of ranks; None = this batch alone.
+    """
+
+    task: str
+    inputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    row_ids: Tensor
+    step: int = 0
+    norms: dict[str, float] | None = None
+
+    def to(self, device: Any) -> Batch:
+        """The same batch with its tensors on `device`."""
+        move = lambda tensors: {k: v.to(device, non_blocking=True) for k, v in tensors.items()}  # noqa: E731
+        return Batch(self.task, move(self.inputs), move(self.targets), self.row_ids.to(device), self.step, self.norms)
+
+
+@dataclass
+class View:
+    """One way in which two passes over the same batch are compared.
+
+    logits: [n, C] for `categorical` (unnormalised log-probabilities), [n, 1] for `real`; row: int64 [n], the example
+    each item belongs to; support: bool [n, C], the classes that count (None = all).
+    """
+
+    logits: Tensor
+    row: Tensor
+    support: Tensor | None = None
+    kind: Literal["categorical", "real"] = "categorical"
+
+
+class EncoderInfo(Protocol):
+    """What a head may know of the encoder without importing it."""
+
+    model_type: str
+    hidden_size: int
+    num_layers: int
+
+    def family_head(self, kind: Literal["sequence", "span"], num_labels: int, dropout: float | None) -> nn.Module:
+        """The family's own head (as its Hugging Face class for the kind has it), freshly initialised.
+
+        Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, T, 2]` for span.
+        Families without such a class get a linear layer over the mean of the real tokens (sequence) or per token.
+        """
+
+
+@dataclass
+class HeadInput:
+    """What heads read: last: [B, T, H] states after the family's final norm; pooled: [B, H] or None."""
+
+    last: Tensor
+    pooled: Tensor | None
+
+
+if TYPE_CHECKING:
+    _Module = nn.Module
+else:
+    _Module = object
+
+
+class HeadContract(_Module):
+    """The methods of a head; concrete heads derive from `mtrobust.tasks.heads.Head`, an `nn.Module`."""
+
+    token_outputs: ClassVar[frozenset[str]] = frozenset()  # outputs with one value per token: cut to the real length
+
+    def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
+        """Named outputs (logits)."""
+        raise NotImplementedError
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Loss per example, [B], at least float32; rows without a label contribute 0."""
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> Tensor:
+        """What the mean of `loss` divides by: the number of labelled rows (a 0-d tensor), known before the pass."""
+        raise NotImplementedError
+
+    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
+        """How two passes are compared; structural masks only, so unlabelled rows have views too."""
+        raise NotImplementedError
+
+    def items(self, batch: Batch) -> Tensor:
+        """The number of items of a view (a 0-d tensor), known before the pass: what a regulariser's mean divides by."""
+        raise NotImplementedError
+
+
+@dataclass
+class Prediction:
+    """What `decode` makes of one row. record: the line of the predictions file; value: what `score` compares."""
+
+    record: dict[str, Any]
+    value: Any
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class TaskType:
+    """One kind of task. A subclass in one file, registered by one decorator, is all a new kind needs."""
+
+    data_formats: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]]  # allowed names; the first is the default
+    columns: ClassVar[dict[str, Column]]  # beside input_ids, token_type_ids and row
+    summary: ClassVar[str]  # one line for `mtrobust tasks`
+
+    def __init__(self, task: TaskDef) -> None:
+        self.task = task
+
+    @classmethod
+    def check(cls, task: TaskDef) -> list[str]:
+        """Faults of a definition as `key: message`; empty when it is sound."""
+        raise NotImplementedError
+
+    def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """The row with its fields checked and typed (label names become ids). Raises `RowError`."""
+        raise NotImplementedError
+
+    def featurize(
+        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> list[dict[str, Any]]:
+        """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
+        into `rows`; one row may become several features, never none) and every name in `columns`."""
+        raise NotImplementedError
+
+    def build_head(self, info: EncoderInfo) -> HeadContract:
+        """A new head (an `nn.Module`)."""
+        raise NotImplementedError
+
+    def decode(
+        self, rows: Sequence[dict[str, Any]], features: Sequence[dict[str, Any]], outputs: Sequence[dict[str, np.ndarray]]
+    ) -> list[Prediction]:
+        """One prediction per row. `outputs[i]` belongs to `features[i]`: per-token arrays are cut to its length."""
+        raise NotImplementedError
+
+    def score(self, rows: Sequence[dict[str, Any]], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """The definition's metrics over labelled rows, in percent (lower-case names: `acc`, `f1`, `em`, `pearson`)."""
+        raise NotImplementedError
+
+    def main_metric(self) -> str:
+        """The key of `score` that stands for the task when checkpoints are compared."""
+        raise NotImplementedError
+
+    def restore(self, scores: Mapping[str, Any]) -> None:
+        """Takes over what an earlier `score` tuned (a threshold), from the figures that it gave."""
+
+    def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """Further files for the run folder, by name, as JSON-able objects (SQuAD's official formats)."""
+        return {}
+
+
+TASK_TYPES: Registry[type[TaskType]] = Registry("task type")

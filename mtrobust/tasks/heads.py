@@ -1,0 +1,119 @@
+"""The heads of the task types: outputs, loss per example and views, over the encoder family's own head module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mtrobust.tasks.base import Batch, EncoderInfo, HeadContract, HeadInput, View
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """At least float32: half precision is widened, float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class Head(HeadContract, torch.nn.Module):
+    """Base of all heads. `self.net` is what the family calls its head and is exported under the family's names.
+
+    Reads `batch.targets["labelled"]`, bool [B]; rows without a label have loss 0 and are not counted.
+    """
+
+    net: torch.nn.Module
+
+    def count(self, batch: Batch) -> Tensor:
+        """The number of labelled rows, 0-d int64."""
+        return batch.targets["labelled"].sum()
+
+    def items(self, batch: Batch) -> Tensor:
+        """The number of items of each view, 0-d int64: one per feature, labelled or not."""
+        labelled = batch.targets["labelled"]
+        return torch.tensor(len(labelled), device=labelled.device)
+
+    @staticmethod
+    def rows(tensor: Tensor) -> Tensor:
+        """The numbers 0..B-1 on the tensor's device: one item per example."""
+        return torch.arange(len(tensor), device=tensor.device)
+
+
+class SequenceHead(Head):
+    """One vector of outputs per example: `logits` [B, n]."""
+
+    def __init__(self, info: EncoderInfo, n: int, dropout: float | None) -> None:
+        super().__init__()
+        self.net = info.family_head("sequence", n, dropout)
+
+    def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
+        """`logits` [B, n]."""
+        return {"logits": self.net(read.last, read.pooled, batch.inputs)}
+
+
+class ClassificationHead(SequenceHead):
+    """Cross-entropy over labels; one categorical view. Targets: `labels` int64 [B]."""
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Cross-entropy in nats, [B]."""
+        labels, labelled = batch.targets["labels"], batch.targets["labelled"]
+        loss = functional.cross_entropy(widen(out["logits"]), labels.clamp(min=0), reduction="none")
+        return loss.where(labelled, 0)
+
+    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
+        """The label distribution of each example."""
+        return [View(out["logits"], self.rows(out["logits"]))]
+
+
+class RegressionHead(SequenceHead):
+    """Squared error; one real view. Targets: `labels` float [B]."""
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Squared error, [B]."""
+        value = widen(out["logits"])[:, 0]
+        return (value - batch.targets["labels"].to(value.dtype)).square().where(batch.targets["labelled"], 0)
+
+    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
+        """The number of each example."""
+        return [View(out["logits"], self.rows(out["logits"]), kind="real")]
+
+
+class SpanHead(Head):
+    """Start and end of a span, each a distribution over positions (`start_logits`, `end_logits` [B, T]).
+
+    Positions that count are the passage's and CLS, which stands for "not in this window" (posterior differential
+    regularization, Eq. 9). With `all_positions` every position of the padded batch counts, as in the common heads of
+    published code; the loss then depends on how far a batch is padded.
+    Targets: `passage_mask` bool [B, T]; `start_positions`, `end_positions` int64 [B].
+    """
+
+    token_outputs = frozenset({"start_logits", "end_logits"})
+
+    def __init__(self, info: EncoderInfo, dropout: float | None, all_positions: bool = False) -> None:
+        super().__init__()
+        self.net = info.family_head("span", 2, dropout)
+        self.all_positions = all_positions
+
+    def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
+        """`start_logits` and `end_logits`, [B, T]."""
+        start, end = self.net(read.last, read.pooled, batch.inputs).unbind(-1)
+        return {"start_logits": start, "end_logits": end}
+
+    def support(self, batch: Batch) -> Tensor | None:
+        """bool [B, T], or None where all positions count."""
+        return None if self.all_positions else batch.targets["passage_mask"]
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Mean of the cross-entropies of start and end, in nats, [B]."""
+        support, labelled = self.support(batch), batch.targets["labelled"]
+        total = torch.zeros((), device=labelled.device)
+        for name in ("start", "end"):
+            logits = widen(out[f"{name}_logits"])
+            if support is not None:
+                logits = logits.masked_fill(~support, torch.finfo(logits.dtype).min)
+            positions = batch.targets[f"{name}_positions"].clamp(min=0)
+            total = total + functional.cross_entropy(logits, positions, reduction="none") / 2
+        return total.where(labelled, 0)
+
+    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
+        """The start and the end distribution of each feature, over the positions that count."""
+        support = self.support(batch)
+        return [View(out[name], self.rows(out[name]), support) for name in ("start_logits", "end_logits")]

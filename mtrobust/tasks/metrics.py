@@ -1,0 +1,143 @@
+"""Metrics by the names that task definitions use (MT-DNN's `metric_meta`), in percent.
+
+A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
+are is said by `reads`: class ids, the score of the positive class, numbers, or answer texts. Undefined values (the
+correlation with a constant) are NaN; the reporter writes them as null and warns. scikit-learn and scipy are imported on
+the first call only, so that definitions can be checked without them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mtrobust.registry import Registry
+from mtrobust.tasks import squad_metrics
+
+Reads = Literal["class", "score", "number", "answer"]
+Function = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function of (labels, predictions) with what one needs to know before calling it.
+
+    key: the entry of the result that stands for the metric when checkpoints are compared ("": none can); reads: what
+    the predictions are; two_classes: it is defined for binary tasks only.
+    """
+
+    key: str
+    reads: Reads
+    function: Function
+    two_classes: bool = False
+
+    def __call__(self, labels: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+        """The values in percent (counts for CMAT). Raises `ValueError` when the lengths differ or nothing is given."""
+        if len(labels) != len(predictions) or not len(labels):
+            raise ValueError(f"{len(labels)} labels and {len(predictions)} predictions; the same number, at least 1")
+        return self.function(labels, predictions)
+
+
+METRICS: Registry[Metric] = Registry("metric")
+
+
+def _metric(name: str, key: str, reads: Reads, two_classes: bool = False) -> Callable[[Function], Function]:
+    def add(function: Function) -> Function:
+        METRICS.register(name)(Metric(key, reads, function, two_classes))
+        return function
+
+    return add
+
+
+@_metric("ACC", "acc", "class")
+def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """Share of equal ids."""
+    return {"acc": 100.0 * sum(a == b for a, b in zip(labels, predictions, strict=True)) / len(labels)}
+
+
+def _f1(labels: Sequence[int], predictions: Sequence[int], average: str) -> float:
+    from sklearn.metrics import f1_score
+
+    return 100.0 * float(f1_score(labels, predictions, average=average, zero_division=0))
+
+
+@_metric("F1", "f1", "class", two_classes=True)
+def f1_binary(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """F1 of class 1; 0 when neither side holds it."""
+    return {"f1": _f1(labels, predictions, "binary")}
+
+
+@_metric("F1MAC", "f1_macro", "class")
+def f1_macro(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """Unweighted mean of the F1 of the classes that occur on either side."""
+    return {"f1_macro": _f1(labels, predictions, "macro")}
+
+
+@_metric("F1MIC", "f1_micro", "class")
+def f1_micro(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """F1 over all decisions together (equals accuracy when each row has one label)."""
+    return {"f1_micro": _f1(labels, predictions, "micro")}
+
+
+@_metric("MCC", "mcc", "class")
+def matthews(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """Matthews correlation, times 100; 0 for constant labels or predictions."""
+    from sklearn.metrics import matthews_corrcoef
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one class only: 0 by convention, no need to say it at every evaluation
+        return {"mcc": 100.0 * float(matthews_corrcoef(labels, predictions))}
+
+
+@_metric("AUC", "auc", "score", two_classes=True)
+def auc(labels: Sequence[int], predictions: Sequence[float]) -> dict[str, float]:
+    """Area under the ROC curve of the score of class 1; NaN when only one class occurs."""
+    from sklearn.metrics import roc_auc_score
+
+    return {"auc": 100.0 * float(roc_auc_score(labels, predictions)) if len(set(labels)) == 2 else float("nan")}
+
+
+@_metric("CMAT", "", "class")
+def confusion(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """Confusion matrix as counts, `cmat_<label id>_<predicted id>`, up to the largest id that occurs."""
+    ids = range(max(*labels, *predictions) + 1)
+    pairs = Counter(zip(labels, predictions, strict=True))
+    return {f"cmat_{i}_{j}": float(pairs[i, j]) for i in ids for j in ids}
+
+
+def _correlation(name: str, labels: Sequence[float], predictions: Sequence[float]) -> float:
+    from scipy import stats
+
+    if len(labels) < 2 or len(set(labels)) == 1 or len(set(predictions)) == 1:
+        return float("nan")
+    return 100.0 * float(getattr(stats, name)(labels, predictions)[0])
+
+
+@_metric("Pearson", "pearson", "number")
+def pearson(labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Pearson's r, times 100; NaN for a constant side."""
+    return {"pearson": _correlation("pearsonr", labels, predictions)}
+
+
+@_metric("Spearman", "spearman", "number")
+def spearman(labels: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Spearman's rank correlation, times 100; NaN for a constant side."""
+    return {"spearman": _correlation("spearmanr", labels, predictions)}
+
+
+@_metric("EmF1", "f1", "answer")
+def squad(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Exact match and F1 of the official SQuAD v1.1 script; labels are lists of accepted answers."""
+    return squad_metrics.v1_scores(labels, predictions)
+
+
+@_metric("EmF12", "f1", "answer")
+def squad2(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Exact match and F1 of the official SQuAD v2.0 script; no accepted answer = unanswerable, "" = abstained.
+
+    Where both kinds of questions occur also `has_ans_em`, `has_ans_f1` and `no_ans_acc`.
+    """
+    return squad_metrics.v2_scores(labels, predictions)

@@ -1,0 +1,85 @@
+"""Whether a well-formed task definition can be used by this version: contradictions, and settings without code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mtrobust.config_values import show
+from mtrobust.registry import suggestion
+from mtrobust.tasks import mtdnn
+
+if TYPE_CHECKING:
+    from mtrobust.tasks.base import TaskType
+    from mtrobust.tasks.taskdef import EvalSet, TaskDef
+
+_SPAN_KEYS = ("doc_stride", "max_answer_length", "n_best", "span_positions")
+
+
+def faults(task: TaskDef, registered: Mapping[str, type[TaskType]]) -> list[str]:
+    """What stands against using a task, as `key: message`. registered: the task types there are, by name."""
+    found = [*_contradictions(task), *_unsupported(task)]
+    kind = registered.get(task.task_type)
+    if kind is None:
+        return [*found, no_such_type(task.task_type, registered)]
+    if task.data_format not in kind.data_formats:
+        found.append(f"data_format: {task.data_format}: {task.task_type} takes {', '.join(kind.data_formats)}")
+    for metric in task.metric_meta:
+        if metric not in kind.metrics:
+            found.append(f"metric_meta: {metric}: {task.task_type} has {', '.join(kind.metrics)}")
+    told = {line.split(":")[0] for line in found}
+    return [*found, *(line for line in kind.check(task) if line.split(":")[0] not in told)]
+
+
+def no_such_type(name: str, registered: Mapping[str, type[TaskType]]) -> str:
+    """The fault of a task type that has no code yet."""
+    return f"task_type: {name}: not supported yet (supported: {', '.join(registered)})"
+
+
+def _contradictions(task: TaskDef) -> list[str]:
+    found = []
+    twice = sorted({label for label in task.labels if task.labels.count(label) > 1})
+    if twice:
+        found.append(f"labels: {', '.join(twice)}: named twice")
+    if task.labels and task.n_class != len(task.labels):
+        found.append(f"n_class: {task.n_class}: but {len(task.labels)} labels ({show(', '.join(task.labels))})")
+    if task.data_format != "MRC":
+        extra = [key for key in _SPAN_KEYS if key in task.model_fields_set]
+        found += [f"{key}: only for span tasks (data_format MRC)" for key in extra]
+    if "doc_stride" in task.model_fields_set and task.max_len is not None and task.doc_stride >= task.max_len:
+        found.append(f"doc_stride: {task.doc_stride}: must be less than max_len ({task.max_len})")
+    for name, other in task.eval_sets.items():
+        found += [f"eval_sets.{name}.{line}" for line in _eval_set(task, other)]
+    return found
+
+
+def _eval_set(task: TaskDef, other: EvalSet) -> list[str]:
+    found = [
+        f"map: {label}: not a label of the task{suggestion(label, task.labels)} ({', '.join(task.labels)})"
+        for label in other.map
+        if label not in task.labels
+    ]
+    allowed = other.labels if other.labels is not None else task.labels
+    for label in task.labels:
+        target = other.map.get(label, label)
+        if target not in allowed:
+            what = f"{label} -> {target}" if label in other.map else f"{label}: not mapped, and"
+            found.append(f"map: {what}: not among the set's labels ({', '.join(allowed)})")
+    return found
+
+
+def _unsupported(task: TaskDef) -> list[str]:
+    """MT-DNN's settings that would change what is trained and have no counterpart yet."""
+    found = []
+    if task.enable_san:
+        found.append("enable_san: true: not supported yet; supported: false (the encoder family's own head)")
+    losses = mtdnn.LOSSES.get(task.task_type, ())
+    if task.loss is not None and losses and task.loss not in losses:
+        found.append(f"loss: {task.loss}: {task.task_type} is trained with {' or '.join(losses)}")
+    usual = mtdnn.ADV_LOSSES.get(task.task_type, mtdnn.USUAL_ADV_LOSS)
+    if task.adv_loss is not None and task.adv_loss not in usual:
+        hint = "choose another divergence by the method's option `divergence` (key perturb)"
+        found.append(f"adv_loss: {task.adv_loss}: supported: {' or '.join(usual)}; {hint}")
+    if task.actf not in (None, "tanh"):
+        found.append(f"actf: {task.actf}: supported: tanh (the encoder family's pooler is used as it is)")
+    return found
