@@ -1,0 +1,112 @@
+"""One shared encoder, one head per task; loading, saving and going back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from mtrobust.errors import UserError
+from mtrobust.models.encoder import Encoder
+from mtrobust.models.families import family_of
+from mtrobust.tasks.base import Batch, HeadInput
+from mtrobust.tasks.taskdef import TaskDef, load_task_defs, task_defs_yaml
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mtrobust.config import TrainConfig
+
+HEADS_FILE = "heads.safetensors"
+TASK_DEF_FILE = "task_def.yml"
+
+
+class MultiTaskModel(nn.Module):
+    """encoder: shared by all tasks; heads: one per task, by task name; tasks: their definitions."""
+
+    def __init__(self, encoder: Encoder, tasks: Mapping[str, TaskDef]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tasks = dict(tasks)
+        self.heads = nn.ModuleDict({name: task.type.build_head(encoder) for name, task in self.tasks.items()})
+
+    @classmethod
+    def from_encoder(cls, config: TrainConfig, tasks: Mapping[str, TaskDef]) -> MultiTaskModel:
+        """Pretrained encoder with fresh heads. Raises `UserError` for what cannot be loaded or is not supported."""
+        attention = None if config.attn_implementation == "auto" else config.attn_implementation
+        encoder = load_encoder(config.model_name_or_path, attention, config.trust_remote_code)
+        if config.gradient_checkpointing:
+            if not encoder.family.checkpointing:
+                raise UserError(f"gradient_checkpointing: model type '{encoder.model_type}' does not support it")
+            # The reentrant variant would drop the gradients of recorded and edited hidden states.
+            encoder.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        return cls(encoder, tasks)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs of the batch's head for a plain pass."""
+        tape = self.encoder.record(batch.inputs)
+        return self.heads[batch.task](HeadInput(tape.last, tape.pooled), batch)
+
+    def save_pretrained(self, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.base.save_pretrained(folder)
+        heads = {name: tensor.contiguous() for name, tensor in self.heads.state_dict().items()}
+        save_file(heads, folder / HEADS_FILE, metadata={"tasks": json.dumps(list(self.tasks))})
+        (folder / TASK_DEF_FILE).write_text(task_defs_yaml(self.tasks.values()), encoding="utf-8", newline="\n")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> MultiTaskModel:
+        """What `save_pretrained` wrote. Raises `UserError` when the folder is not one of these."""
+        folder = Path(folder)
+        missing = [name for name in ("config.json", HEADS_FILE, TASK_DEF_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder}: not a model folder of mtrobust ({', '.join(missing)} missing)")
+        model = cls(load_encoder(str(folder)), load_task_defs([folder / TASK_DEF_FILE]))
+        try:
+            model.heads.load_state_dict(load_file(folder / HEADS_FILE))
+        except RuntimeError as error:
+            first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error
+        return model
+
+
+def load_encoder(name: str, attention: str | None = None, trust_remote_code: bool = False) -> Encoder:
+    """The encoder of a local folder or hub name, in float32.
+
+    Raises `UserError` when there is none, its family is not supported, or its weights are not all in the checkpoint.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model_name_or_path: {name}: no model found there ({first_line(error)})") from error
+    family = family_of(config.model_type)
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        base, report = getattr(transformers, family.auto_class).from_pretrained(
+            name, dtype="float32", trust_remote_code=trust_remote_code, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model_name_or_path: {name}: cannot be loaded ({first_line(error)})") from error
+    # A pooler may be new (masked-LM checkpoints have none); anything else that is missing means a wrong file.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"model_name_or_path: {name}: {len(missing)} encoder weights are not in the checkpoint "
+            f"(first: {missing[0]})"
+        )
+    return Encoder(base)
+
+
+def first_line(error: Exception) -> str:
+    """The first non-empty line of an exception's message."""
+    return next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)
