@@ -1,0 +1,66 @@
+"""One cell of the matrix: a method on a task type, an encoder family and a site, as a `TrainStep` on a small batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mtrobust.config import PerturbSpec
+from mtrobust.models.multitask import MultiTaskModel
+from mtrobust.perturb import build_methods
+from mtrobust.tasks.base import Batch
+from mtrobust.tasks.taskdef import TaskDef
+from mtrobust.training.step import TrainStep
+from tests.models.tiny import tiny_encoder, tiny_inputs
+
+TASKS: dict[str, dict[str, Any]] = {
+    "Classification": {"data_format": "PremiseAndOneHypothesis", "labels": ["no", "maybe", "yes"]},
+    "Regression": {"data_format": "PremiseAndOneHypothesis"},
+    "SpanClassification": {"data_format": "MRC"},
+    "SpanClassificationYN": {"data_format": "MRC"},
+}
+
+
+def task_of(task_type: str, **more: Any) -> TaskDef:
+    return TaskDef(name=task_type.lower(), task_type=task_type, **TASKS[task_type], **more)
+
+
+def batch_of(family: str, task_type: str, rows: int = 4, labelled: list[bool] | None = None, step: int = 0) -> Batch:
+    """Token ids, and targets that fit any of the task types; for spans the first third stands for the question."""
+    inputs = tiny_inputs(family, rows)
+    known = torch.tensor([True] * rows if labelled is None else labelled)
+    if TASKS[task_type]["data_format"] == "MRC":
+        passage = inputs["attention_mask"].bool()
+        passage[:, 1:3] = False
+        targets = {
+            "start_positions": torch.tensor([3, 0, 4, 3])[:rows],
+            "end_positions": torch.tensor([5, 0, 4, 5])[:rows],
+            "passage_mask": passage,
+        }
+    elif task_type == "Regression":
+        targets = {"labels": torch.tensor([0.5, 4.0, 2.25, 5.0])[:rows]}
+    else:
+        targets = {"labels": torch.tensor([0, 1, 2, 1])[:rows]}
+    return Batch(task_type.lower(), inputs, {**targets, "labelled": known}, torch.arange(rows) + 7, step)
+
+
+def step_of(
+    family: str, task_type: str, specs: list[PerturbSpec], dropout: float = 0.1, dtype: torch.dtype = torch.float32, **task: Any
+) -> TrainStep:
+    encoder = tiny_encoder(family, dropout)
+    tasks = {task_type.lower(): task_of(task_type, dropout_p=dropout, **task)}
+    model = MultiTaskModel(encoder, tasks).to(dtype).train()
+    return TrainStep(model, build_methods(specs, tasks, encoder), seed=3)
+
+
+def spec(name: str, **options: Any) -> PerturbSpec:
+    return PerturbSpec(name=name, options=options)
+
+
+def gradients(step: TrainStep, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss and every parameter's gradient (parameters without one are left out)."""
+    step.zero_grad()
+    loss = step(batch).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in step.named_parameters() if p.grad is not None}

@@ -1,0 +1,246 @@
+"""What must hold of every method, and closed forms of each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtrobust.errors import UserError
+from mtrobust.models.encoder import Encoder
+from mtrobust.perturb import METHODS, Passes
+from mtrobust.perturb.divergence import get_divergence
+from tests.models.tiny import LAYERS
+from tests.perturb.cells import TASKS, batch_of, gradients, spec, step_of
+
+EDITING = [name for name, method in METHODS.items() if "layers" in method.Options.model_fields]
+SITES = ["words", 0, 1, LAYERS]
+NO_NOISE = {"rpt": {"c": 0.0}, "rapt": {"eta": 0.0}}
+
+
+def passes_of(step, batch, needs=None) -> Passes:
+    compose = step.methods[batch.task]
+    return Passes(step.model.encoder, step.model.heads[batch.task], batch, step.noise, needs or compose.needs)
+
+
+@pytest.mark.parametrize("task_type", TASKS)
+@pytest.mark.parametrize("method", EDITING)
+def test_weight_zero_is_standard_bit_for_bit(method, task_type):
+    batch = batch_of("bert", task_type)
+    plain, expected = gradients(step_of("bert", task_type, [], dropout=0.0), batch)
+    loss, got = gradients(step_of("bert", task_type, [spec(method, alpha=0.0, layers=1)], dropout=0.0), batch)
+    assert torch.equal(loss, plain)
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], grad) for name, grad in expected.items())
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("method", NO_NOISE)
+def test_zero_noise_gives_the_clean_logits(method, site):
+    batch = batch_of("bert", "Classification")
+    step = step_of("bert", "Classification", [spec(method, layers=site, **NO_NOISE[method])], dropout=0.0)
+    passes = passes_of(step, batch)
+    clean, noisy = passes.fork(site, lambda hidden: hidden)
+    assert torch.allclose(noisy.out["logits"], clean.out["logits"], atol=1e-6)
+    fresh = passes_of(step, batch)
+    recorded = fresh.out["logits"]  # the plain path: a recorded pass, then a branch from it
+    assert torch.equal(fresh.at(site, fresh.h(site) + 0).out["logits"], recorded)
+    # Through the fork the two halves of the doubled batch may differ by float error, no more.
+    assert 0 <= float(step(batch).terms[f"{method}/reg"]) < 1e-9
+
+
+@pytest.mark.parametrize("task_type", TASKS)
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("method", EDITING)
+def test_padding_has_no_noise(monkeypatch, method, site, task_type):
+    edits = []
+    for name in ("replay",):
+        original = getattr(Encoder, name)
+
+        def watch(self, tape, at, hidden, *args, original=original, **kwargs):
+            clean = tape.h[at]
+            edits.append((hidden[-len(clean) :] - clean).detach())
+            return original(self, tape, at, hidden, *args, **kwargs)
+
+        monkeypatch.setattr(Encoder, name, watch)
+    batch = batch_of("bert", task_type)
+    step_of("bert", task_type, [spec(method, layers=site)])(batch)
+    padding = batch.inputs["attention_mask"] == 0
+    assert edits and padding.any()
+    for delta in edits:
+        assert torch.count_nonzero(delta[padding]) == 0
+        assert (delta[~padding].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("method", EDITING)
+def test_same_seed_same_loss_whatever_the_batch_and_padding(method):
+    """A row's noise depends on the row, not on its neighbours: the sum over two halves is the whole."""
+    step = step_of("bert", "Classification", [spec(method, layers="all")], dropout=0.0, dtype=torch.float64)
+    whole = batch_of("bert", "Classification", step=5)
+    counts = step.counts(whole)
+    reference = step(whole).loss
+    assert torch.equal(step(whole).loss, reference)
+
+    def part(rows: slice, length: int):
+        from mtrobust.tasks.base import Batch
+
+        inputs = {k: v[rows, :length] for k, v in whole.inputs.items()}
+        targets = {k: v[rows] for k, v in whole.targets.items()}
+        return Batch(whole.task, inputs, targets, whole.row_ids[rows], whole.step, counts)
+
+    halves = step(part(slice(0, 3), 12)).loss + step(part(slice(3, 4), 6)).loss
+    assert torch.allclose(halves, reference, rtol=1e-12)
+    other = batch_of("bert", "Classification", step=6)
+    name = f"{method}/reg"
+    assert step(other).terms[name] != step(whole).terms[name], "another step draws other noise"
+
+
+@pytest.mark.parametrize("method", EDITING)
+def test_unlabelled_rows_take_part_in_the_regulariser_only(method):
+    step = step_of("bert", "Classification", [spec(method, layers=1)], dropout=0.0, dtype=torch.float64)
+    all_known = step(batch_of("bert", "Classification"))
+    some = step(batch_of("bert", "Classification", labelled=[True, False, False, True]))
+    none = step(batch_of("bert", "Classification", labelled=[False] * 4))
+    assert torch.equal(some.terms[f"{method}/reg"], all_known.terms[f"{method}/reg"])
+    assert not torch.allclose(some.terms["task"], all_known.terms["task"])
+    assert none.terms["task"] == 0 and torch.allclose(none.loss.detach(), none.terms[f"{method}/reg"])
+
+
+def test_rpt_equals_its_formula():
+    step = step_of("bert", "Classification", [spec("rpt", alpha=0.5, divergence="jsd", c=0.2)], dropout=0.0)
+    batch = batch_of("bert", "Classification")
+    passes = passes_of(step, batch)
+    draw = step.noise.draw("rpt/0", passes.h(0), batch.inputs["attention_mask"], batch.row_ids, 0)
+    delta = 0.2 * draw / draw.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    noisy = passes.at(0, passes.h(0) + delta)
+    expected = get_divergence("jsd")(passes.out["logits"], noisy.out["logits"]).mean()
+    out = step(batch)
+    assert torch.allclose(out.terms["rpt/reg"], expected, rtol=1e-4)
+    assert torch.allclose(out.loss, out.terms["task"] + 0.5 * out.terms["rpt/reg"])
+    assert float(out.stats["rpt/delta_norm"]) == pytest.approx(0.2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "size"), [("example", 2.0), ("token", 2.0)])
+def test_rapt_noise_has_the_size_it_names(norm, size):
+    step = step_of("bert", "Regression", [spec("rapt", layers=2, eta=size, norm=norm)])
+    batch = batch_of("bert", "Regression")
+    passes = passes_of(step, batch)
+    delta = step.methods[batch.task].methods["rapt"].delta(passes, 2, passes.h(2))
+    largest = delta.abs().amax(dim=(1, 2) if norm == "example" else 2)
+    mask = batch.inputs["attention_mask"].bool()
+    assert torch.allclose(largest if norm == "example" else largest[mask], torch.tensor(size))
+
+
+def test_rapt_draws_every_layer_equally_often():
+    step = step_of("bert", "Classification", [spec("rapt", layers="1-3")])
+    drawn = [passes_of(step, batch_of("bert", "Classification", step=i)).pick("rapt", [1, 2, 3]) for i in range(600)]
+    assert all(160 < drawn.count(layer) < 240 for layer in (1, 2, 3))
+
+
+@pytest.mark.parametrize("task_type", TASKS)
+@pytest.mark.parametrize("site", [0, 1])
+def test_smart_ascends_further_than_random_noise_of_its_size(task_type, site):
+    """Enough steps of enough size, in float64 with shared masks: the divergence beats a random direction's."""
+    gains = []
+    for seed in range(5):
+        options = {"layers": site, "steps": 3, "step_size": 1.0, "noise_std": 1e-3, "norm": "l2"}
+        step = step_of("bert", task_type, [spec("smart", **options)], dropout=0.1, dtype=torch.float64)
+        batch = batch_of("bert", task_type, step=seed)
+        passes = passes_of(step, batch)
+        method = step.methods[batch.task].methods["smart"]
+        hidden = passes.h(site).detach()
+        delta = 1e-3 * passes.draw("start", hidden)
+        for _ in range(3):
+            delta = method._ascend(passes, site, hidden, delta)
+        other = passes.draw("other", hidden)
+        other = other * delta.norm(dim=-1, keepdim=True) / other.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+
+        def difference(noise, passes=passes, hidden=hidden, method=method):
+            return float(method.inner(passes, passes.at(site, hidden + 1e-2 * noise, dropout="shared")).detach())
+
+        gains.append(difference(delta) / difference(other))
+    assert sorted(gains)[2] > 5, gains
+
+
+def test_smart_project_stays_in_its_radius():
+    step = step_of("bert", "Classification", [spec("smart", radius="project", epsilon=1e-3, step_size=0.1)])
+    batch = batch_of("bert", "Classification")
+    passes = passes_of(step, batch)
+    delta = step.methods[batch.task].methods["smart"]._ascend(passes, 0, passes.h(0).detach(), 1e-3 * passes.h(0).detach())
+    assert float(delta.abs().max()) == pytest.approx(1e-3)
+
+
+CALLS = {  # layer calls of one step on 3 layers: (forward, backward); a doubled call counts as two
+    ("standard", None): (3, 3),
+    ("rapt", 2): (3 + 1, 3 + 1),
+    ("rapt", 0): (6, 6),
+    ("rpt", 0): (6, 6),
+    ("smart", 0): (3 + 3 + 3, 3 + 3 + 3),
+    ("smart", 2): (3 + 1 + 1, 3 + 1 + 1),
+}
+
+
+@pytest.mark.parametrize(("method", "site"), CALLS)
+def test_a_step_costs_exactly_its_documented_layer_calls(method, site):
+    step = step_of("bert", "Classification", [spec(method, **({} if site is None else {"layers": site}))])
+    counted = {"forward": 0, "backward": 0}
+    for layer in step.model.encoder.layer_list:
+
+        def forward(module, args, out):
+            counted["forward"] += len(args[0]) // 4
+            return None
+
+        def count(grad, rows):
+            counted["backward"] += rows // 4
+
+        layer.register_forward_hook(forward)
+        layer.register_forward_hook(lambda m, a, out: out.register_hook(lambda g, n=len(out): count(g, n)) and None)
+    step(batch_of("bert", "Classification")).loss.backward()
+    assert (counted["forward"], counted["backward"]) == CALLS[method, site]
+
+
+def test_a_composition_shares_the_clean_pass():
+    specs = [spec("rapt", layers=2), spec("smart", layers=0), spec("rpt", layers=1)]
+    step = step_of("bert", "Classification", specs, dropout=0.0)
+    batch = batch_of("bert", "Classification")
+    rows = []
+    for layer in step.model.encoder.layer_list:
+        layer.register_forward_hook(lambda m, a, out: rows.append(len(a[0])))
+    out = step(batch)
+    # clean 3; rapt above layer 2: 1; smart inner and outer: 3 + 3; rpt above layer 1: 2
+    assert sum(rows) // 4 == 3 + 1 + 6 + 2
+    assert set(out.terms) == {"task", "rapt/reg", "smart/reg", "rpt/reg"}
+    for each in specs:
+        alone = step_of("bert", "Classification", [each], dropout=0.0)(batch)
+        assert torch.allclose(alone.terms[f"{each.name}/reg"], out.terms[f"{each.name}/reg"], rtol=1e-3), each
+        assert torch.allclose(alone.terms["task"], out.terms["task"], rtol=1e-5)
+
+
+def test_faults_are_named_all_at_once():
+    specs = [spec("rapt", layers="1-9", etaa=1), spec("smrt"), spec("rpt", c=-1.0, divergence="kll")]
+    with pytest.raises(UserError) as caught:
+        step_of("bert", "Classification", specs)
+    text = "\n".join(caught.value.faults)
+    assert "perturb.rapt.etaa: unknown option; did you mean 'eta'?" in text
+    assert "smrt: unknown method; did you mean 'smart'?" in text
+    assert "perturb.rpt.c: -1.0" in text and "divergence" in text and "did you mean 'kl'?" in text
+    with pytest.raises(UserError, match="standard: stands alone"):
+        step_of("bert", "Classification", [spec("standard"), spec("rpt")])
+    with pytest.raises(UserError, match="rpt: named twice"):
+        step_of("bert", "Classification", [spec("rpt"), spec("rpt")])
+
+
+def test_a_task_may_have_its_own_methods():
+    own = step_of("bert", "Classification", [spec("rapt")], perturb=[{"name": "rpt", "options": {"c": 0.1}}])
+    assert set(own(batch_of("bert", "Classification")).terms) == {"task", "rpt/reg"}
+    none = step_of("bert", "Classification", [spec("rapt")], perturb=[])
+    assert set(none(batch_of("bert", "Classification")).terms) == {"task"}
+
+
+@pytest.mark.parametrize("method", EDITING)
+def test_bfloat16_stays_finite(method):
+    step = step_of("bert", "SpanClassification", [spec(method, layers="all")])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = step(batch_of("bert", "SpanClassification"))
+    out.loss.backward()
+    assert all(torch.isfinite(term) for term in out.terms.values())
+    assert all(torch.isfinite(p.grad).all() for p in step.parameters() if p.grad is not None)
