@@ -85,10 +85,9 @@ def _candidates(window: Window, n_best: int, max_length: int) -> list[tuple[floa
     starts, ends = top_indexes(window.start, n_best), top_indexes(window.end, n_best)
     length = ends[None, :] - starts[:, None] + 1
     valid = window.can_start[starts][:, None] & window.can_end[ends][None, :] & (length >= 1) & (length <= max_length)
-    return [
-        (float(window.start[starts[a]]), float(window.end[ends[b]]), int(starts[a]), int(ends[b]))
-        for a, b in np.argwhere(valid)
-    ]
+    a, b = np.nonzero(valid)
+    i, j = starts[a], ends[b]
+    return list(zip(window.start[i].tolist(), window.end[j].tolist(), i.tolist(), j.tolist(), strict=True))
 
 
 def _with_probabilities(entries: Iterable[Candidate]) -> list[Candidate]:

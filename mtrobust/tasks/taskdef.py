@@ -250,8 +250,9 @@ def load_task_defs(paths: Iterable[str | Path], use: Collection[str] | None = No
     """The tasks of all files, by name, in the order written.
 
     paths: files, or bare names of shipped ones. use: the tasks that will be trained or evaluated (None = all): only
-    these must be of a supported kind, so that a file may define tasks for which there is no code yet. Malformed
-    definitions are faults in any case. Raises `UserError` with all faults of all files, `file: task.key: message`.
+    these must be of a supported kind, so that a file may define tasks for which there is no code yet. All tasks are
+    returned, and malformed definitions are faults in any case.
+    Raises `UserError` with all faults of all files, `file: task.key: message`.
     """
     tasks: dict[str, TaskDef] = {}
     origin: dict[str, Path] = {}
@@ -276,9 +277,6 @@ def load_task_defs(paths: Iterable[str | Path], use: Collection[str] | None = No
             faults += [f"{path}: {name}{'.' if line[:1] != ':' else ''}{line}" for line in found]
             if task is not None:
                 tasks[name] = task
-    if use is not None and not faults:
-        missing = [name for name in use if name not in origin]
-        faults += [f"{name}: no such task{suggestion(name, origin)} (defined: {', '.join(origin)})" for name in missing]
     if faults:
         raise UserError(faults)
     return tasks

@@ -1,0 +1,1 @@
+"""From data files to memory-mapped features and one-task batches."""

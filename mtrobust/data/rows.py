@@ -1,0 +1,346 @@
+"""Rows from data files: JSON Lines (also gzipped), SQuAD JSON, MT-DNN's canonical TSV. Needs no torch.
+
+A reader turns a file into records; the task type checks and types each one. Whatever is wrong with a row becomes one
+line `file:line: field: message`; the first 20 are shown, all are counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+
+from mtrobust.errors import UserError
+from mtrobust.registry import suggestion
+from mtrobust.tasks.base import RowError
+
+if TYPE_CHECKING:
+    from mtrobust.tasks.taskdef import TaskDef
+
+SHOWN_FAULTS = 20
+_UTF8_BOM = b"\xef\xbb\xbf"
+_OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a zip archive", b"\x1f\x8b": "gzip"}
+# MT-DNN's canonical TSV: fixed columns, no header, no quoting
+_TSV_COLUMNS = {
+    "PremiseOnly": ("id", "label", "text"),
+    "PremiseAndOneHypothesis": ("id", "label", "text", "text_pair"),
+}
+
+
+class Record(NamedTuple):
+    """One raw row, or what is wrong with it. place: a line number, or a path inside a JSON document."""
+
+    place: str
+    raw: dict[str, Any] | None
+    fault: str = ""  # `field: message`
+
+
+class Faults:
+    """Collects the faults of one file: the first few as lines, the others as a number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self.lines: list[str] = []
+
+    def add(self, place: str, message: str) -> None:
+        """Notes one fault; an empty `place` means the file as a whole."""
+        self.count += 1
+        if len(self.lines) < SHOWN_FAULTS:
+            self.lines.append(f"{self.path}:{place}: {message}" if place else f"{self.path}: {message}")
+
+    def raise_if_any(self) -> None:
+        """Raises `UserError` with the collected lines and the total."""
+        if not self.count:
+            return
+        more = [f"{self.path}: {self.count} faults in all, the first {SHOWN_FAULTS} shown"]
+        raise UserError(self.lines + (more if self.count > SHOWN_FAULTS else []))
+
+
+def read_rows(task: TaskDef, path: str | Path) -> list[dict[str, Any]]:
+    """All rows of a file, checked and typed by the task type, each with an `id`; further columns are kept.
+
+    Label names become ids; a missing or null label stays None. Raises `UserError` naming every bad row (up to 20, and
+    how many there are).
+    """
+    return list(iter_rows(task, Path(path)))
+
+
+def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file one by one, as `read_rows` has them.
+
+    All rows are looked at before `UserError` is raised: a consumer may get rows of a file that turns out to be bad,
+    and must not keep what it made of them. After the first fault no more rows come.
+    """
+    kind, faults, count = task.type, Faults(path), 0
+    first_place: dict[str, str] = {}
+    for record in _records(task, path, faults):
+        count += 1
+        if record.raw is None:
+            faults.add(record.place, record.fault)
+            continue
+        try:
+            raw = _with_id(record)
+            row = {**raw, **kind.parse_row(raw)}
+        except RowError as error:
+            faults.add(record.place, str(error))
+            continue
+        earlier = first_place.setdefault(row["id"], record.place)
+        if earlier is not record.place:
+            faults.add(record.place, f"id: '{row['id']}': used before, at {earlier}")
+        elif not faults.count:
+            yield row
+    if not count and not faults.count:
+        faults.add("", "has no rows")
+    faults.raise_if_any()
+
+
+def _with_id(record: Record) -> dict[str, Any]:
+    """The raw row with its id as text; rows without one are called after their place."""
+    raw = dict(record.raw or {})
+    given = raw.get("id")
+    if given is None:
+        raw["id"] = f"line-{record.place}" if record.place.isdigit() else record.place
+    elif isinstance(given, str | int) and not isinstance(given, bool) and given != "":
+        raw["id"] = str(given)
+    else:
+        raise RowError("id", f"{given!r}: must be a text or an integer")
+    for key, value in raw.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RowError(key, f"{value}: must be a finite number")
+    return raw
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def _records(task: TaskDef, path: Path, faults: Faults) -> Iterator[Record]:
+    """The records of a file by its ending; what is wrong with the file as a whole goes to `faults`."""
+    reader = next((read for ending, read in READERS.items() if path.name.endswith(ending)), None)
+    if reader is None:
+        faults.add("", f"unknown ending; read are {', '.join(READERS)}")
+        return
+    try:
+        with path.open("rb") as file:
+            yield from reader(task, file, faults)
+    except FileNotFoundError:
+        faults.add("", "no such file")
+    except IsADirectoryError:
+        faults.add("", "is a folder, not a file of rows")
+    except OSError as error:
+        faults.add("", f"cannot be read: {error.strerror or error}")
+
+
+def _lines(file: IO[bytes], faults: Faults) -> Iterator[tuple[str, str | None, str]]:
+    """(line number, text without its line end, fault) of each line that is not blank; only \\n ends a line."""
+    number = 0
+    try:
+        for number, line in enumerate(file, start=1):  # noqa: B007  (the number is needed after the loop)
+            if number == 1:
+                other = next((name for mark, name in _OTHER_BOMS.items() if line.startswith(mark)), None)
+                if other:
+                    faults.add("1", f"the file is {other}, not UTF-8 text")
+                    return
+                line = line.removeprefix(_UTF8_BOM)
+            if not line.strip():
+                continue
+            try:
+                yield str(number), line.decode("utf-8").rstrip("\r\n"), ""
+            except UnicodeDecodeError as error:
+                byte = error.object[error.start]
+                yield (
+                    str(number),
+                    None,
+                    f"row: byte 0x{byte:02x} at column {error.start + 1} is not UTF-8; convert the file",
+                )
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        faults.add(str(number + 1), f"the gzip file is damaged or cut off here: {error}")
+
+
+def _read_jsonl(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
+    """One JSON object a line."""
+    for place, text, fault in _lines(file, faults):
+        if text is None:
+            yield Record(place, None, fault)
+            continue
+        value, fault = _parse_json(text)
+        if not fault and not isinstance(value, dict):
+            fault = f"row: must be a JSON object, not {_json_name(value)}"
+        yield Record(place, None if fault else value, fault)
+
+
+def _read_jsonl_gz(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
+    with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+        yield from _read_jsonl(task, cast(IO[bytes], unpacked), faults)
+
+
+def _parse_json(text: str) -> tuple[Any, str]:
+    """(value, "") or (None, what is wrong)."""
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        place = f"line {error.lineno} column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        return None, f"row: not valid JSON at {place}: {error.msg}{' (cut off?)' if cut else ''}"
+    except (ValueError, RecursionError) as error:
+        return None, f"row: not valid JSON: {error}"
+    if "\\u" in text and _has_surrogate(value):
+        return None, "row: holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+    return value, ""
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number; leave the field out, or give a finite number")
+
+
+def _has_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _json_name(value: Any) -> str:
+    names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _read_tsv(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
+    """MT-DNN's canonical TSV: id, label, text and, for pairs, the second text."""
+    columns = _TSV_COLUMNS.get(task.data_format)
+    if columns is None:
+        faults.add("", f"TSV is read for {', '.join(_TSV_COLUMNS)}, not {task.data_format}; give JSON Lines")
+        return
+    for place, text, fault in _lines(file, faults):
+        if text is None:
+            yield Record(place, None, fault)
+            continue
+        fields = text.split("\t")
+        if len(fields) != len(columns):
+            yield Record(place, None, f"columns: {len(fields)} found, {len(columns)} needed ({', '.join(columns)})")
+            continue
+        raw: dict[str, Any] = dict(zip(columns, fields, strict=True))
+        raw["label"] = _tsv_label(raw["label"], task.labels)
+        yield Record(place, raw)
+
+
+def _tsv_label(text: str, labels: list[str]) -> str | int | float | None:
+    """A label as JSON would have it: a name stays text, numbers become numbers, nothing is no label."""
+    if text in labels:
+        return text
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text or None
+
+
+def _read_squad(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
+    """SQuAD's JSON (v1.1 and v2.0): one record per question, placed by its path in the document."""
+    if task.data_format != "MRC":
+        faults.add("", f".json is read as SQuAD for span tasks; {task.task_type} wants JSON Lines (.jsonl)")
+        return
+    data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        faults.add(str(line), f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file")
+        return
+    document, fault = _parse_json(text)
+    if fault:
+        faults.add("", fault.removeprefix("row: "))
+        return
+    articles = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(articles, list):
+        faults.add("", "must be an object with the list `data`, as SQuAD's files are")
+        return
+    for a, article in enumerate(articles):
+        for p, paragraph in _items(article, "paragraphs", f"data[{a}]", faults):
+            for q, question in _items(paragraph, "qas", p, faults):
+                yield _squad_record(question, paragraph, q)
+
+
+def _items(parent: Any, key: str, place: str, faults: Faults) -> Iterator[tuple[Any, Any]]:
+    """(place, entry) of each entry of a list inside a document; a missing list is a fault."""
+    entries = parent.get(key) if isinstance(parent, dict) else None
+    if not isinstance(entries, list):
+        faults.add(place, f"{key}: must be a list")
+        return
+    for i, entry in enumerate(entries):
+        yield f"{place}.{key}[{i}]", entry
+
+
+def _squad_record(question: Any, paragraph: dict[str, Any], place: str) -> Record:
+    """A question with its paragraph as a row of the JSON Lines format."""
+    if not isinstance(question, dict):
+        return Record(place, None, f"question: must be an object, not {_json_name(question)}")
+    answers = question.get("answers")
+    raw = {key: question[key] for key in ("id", "question", "is_impossible") if key in question}
+    raw["context"] = paragraph.get("context")
+    if answers is None:
+        return Record(place, raw)
+    sound = isinstance(answers, list) and all(
+        isinstance(a, dict) and {"text", "answer_start"} <= a.keys() for a in answers
+    )
+    if not sound:
+        return Record(place, None, "answers: must be a list of objects with text and answer_start")
+    if answers and question.get("is_impossible") is True:
+        return Record(place, None, "is_impossible: true, but there are answers")
+    raw["answers"] = {key: [answer[key] for answer in answers] for key in ("text", "answer_start")}
+    return Record(place, raw)
+
+
+Reader = Callable[["TaskDef", IO[bytes], Faults], Iterator[Record]]
+READERS: dict[str, Reader] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl_gz,
+    ".json": _read_squad,
+    ".tsv": _read_tsv,
+}
+
+
+# --- finding files ----------------------------------------------------------------------------------------------------
+
+
+def find_split(task: TaskDef, data_dir: str | Path, split: str) -> Path:
+    """The file of a split: `<data_dir>/<task>/<split>.jsonl` or another ending; else `<data_dir>/<task>_<split>.tsv`
+    (MT-DNN's layout). Raises `UserError` naming the folder, what was looked for and what is there.
+    """
+    root, name = Path(data_dir), task.data or task.name
+    folder = root / name
+    found = [path for path in (folder / f"{split}{ending}" for ending in READERS) if path.is_file()]
+    found = found or [path for path in [root / f"{name}_{split}.tsv"] if path.is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder}: {split}: several files ({', '.join(p.name for p in found)}); keep one of them")
+    if found:
+        return found[0]
+    if not root.is_dir():
+        raise UserError(f"{root}: no such data folder")
+    if not folder.is_dir():
+        there = [path.name for path in _inside(root) if path.is_dir() and not path.name.startswith(".")]
+        raise UserError(
+            f"{root}: no folder '{name}' for task {task.name}{suggestion(name, there)} (there: {_listed(there)}); "
+            f"the definition's key `data` names another folder"
+        )
+    there = [path.name for path in _inside(folder) if path.name.endswith(tuple(READERS))]
+    wanted = ", ".join(f"{split}{ending}" for ending in READERS)
+    raise UserError(
+        f"{folder}: no file of split '{split}' for task {task.name}: looked for {wanted} (there: {_listed(there)})"
+    )
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from error
+
+
+def _listed(names: list[str]) -> str:
+    return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"

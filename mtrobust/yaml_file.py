@@ -1,0 +1,104 @@
+"""YAML files of the user, read so that every fault is one line with the file and, where there is one, the line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtrobust.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the plain values of YAML 1.2's core schema, which refuses a key written twice.
+
+    So `2e-5` is a number, and `no`, `on`, `1:30` and `2024-01-01` are texts (in PyYAML's YAML 1.1 they are not).
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; a repeated key is a fault instead of the last one winning in silence."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"key '{key.value}' is written twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_CORE = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?\d+", list("-+0123456789")),
+    "float": (r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    "merge": (r"<<", ["<"]),
+}
+_Loader.yaml_implicit_resolvers = {}
+for _tag, (_pattern, _first) in _CORE.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$", re.ASCII), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping.
+
+    what: what the file is, for messages (`recipe`). Raises `UserError` for a file that is missing, unreadable, not
+    UTF-8, not YAML or not a mapping with text keys.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what} file{_neighbours(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; a {what} is a YAML file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: byte {error.start} is not UTF-8; save the {what} as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark, begun = error.problem_mark or error.context_mark, error.context_mark
+        problem = ", ".join(filter(None, [error.problem, error.context]))
+        if mark and begun and begun.line != mark.line:
+            problem += f" that begins in line {begun.line + 1}"
+        place = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise UserError(f"{place}: not valid YAML: {problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: must be a mapping of `key: value` lines, not a {type(data).__name__}")
+    wrong = [key for key in data if not isinstance(key, str)]
+    if wrong:
+        raise UserError([f"{path}: {key}: a key must be a text; quote it" for key in wrong])
+    return data
+
+
+def read_scalar(text: str) -> Any:
+    """A value from the command line as YAML reads it where that is a number, a list or a mapping; else the text."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return text
+    plain = isinstance(value, bool | int | float) or text.strip()[:1] in ("[", "{")
+    return value if plain else text
+
+
+def _neighbours(path: Path) -> str:
+    """The YAML files beside a file that is not there."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (and no folder {folder})"
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.suffix in (".yml", ".yaml"))[:8]
+    except OSError:
+        return ""
+    return f" (in {folder}: {', '.join(names)})" if names else ""

@@ -1,0 +1,182 @@
+"""Classification and regression: definitions, rows, features, decoding, scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from mtrobust.tasks.base import RowError
+from mtrobust.tasks.taskdef import TaskDef
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def nli(**changes: Any) -> TaskDef:
+    values = {
+        "name": "nli",
+        "task_type": "Classification",
+        "data_format": "PremiseAndOneHypothesis",
+        "labels": ["no", "maybe", "yes"],
+        "metric_meta": ["ACC", "F1MAC", "CMAT"],
+    }
+    return TaskDef(**(values | changes))
+
+
+def topic(**changes: Any) -> TaskDef:
+    return nli(name="topic", data_format="PremiseOnly", labels=["bad", "good"], metric_meta=["ACC", "AUC"], **changes)
+
+
+def similarity() -> TaskDef:
+    return TaskDef(
+        name="sim",
+        task_type="Regression",
+        data_format="PremiseAndOneHypothesis",
+        n_class=1,
+        metric_meta=["Pearson", "Spearman"],
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_dir: Any) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model_dir("bert"))
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [
+        (nli(labels=["one"]), "n_class: 1: Classification needs at least 2 labels"),
+        (nli(metric_meta=["F1"]), "metric_meta: F1: only for two classes, not 3"),
+        (nli(metric_meta=["CMAT"]), "metric_meta: CMAT: counts cannot compare models"),
+        (
+            TaskDef(name="r", task_type="Regression", data_format="PremiseOnly", n_class=2),
+            "n_class: 2: Regression has 1",
+        ),
+    ],
+)
+def test_definition_faults(task: TaskDef, fault: str) -> None:
+    assert any(line.startswith(fault) for line in task.faults()), task.faults()
+
+
+def test_sound_definitions_have_no_faults() -> None:
+    assert nli().faults() == topic().faults() == similarity().faults() == []
+
+
+@pytest.mark.parametrize(("given", "label"), [("yes", 2), (1, 1), ("0", 0), (None, None)])
+def test_class_labels(given: Any, label: Any) -> None:
+    row = nli().type.parse_row({"id": "a", "text": "x", "text_pair": "y", "label": given, "genre": "kept"})
+    assert (row["label"], row["genre"]) == (label, "kept")
+
+
+@pytest.mark.parametrize(("given", "label"), [(3, 3.0), (2.5, 2.5), ("4.250", 4.25), (None, None)])
+def test_number_labels(given: Any, label: Any) -> None:
+    row = similarity().type.parse_row({"id": "a", "text": "x", "text_pair": "y", "label": given})
+    assert row["label"] == label
+    assert label is None or isinstance(row["label"], float)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "field", "message"),
+    [
+        (nli(), {"text": None}, "text", "missing"),
+        (nli(), {"text": 5}, "text", "is int 5"),
+        (nli(), {"text": " \n"}, "text", "empty"),
+        (nli(), {"text_pair": None}, "text_pair", "missing"),
+        (nli(), {"label": "yess"}, "label", "did you mean 'yes'"),
+        (nli(), {"label": 3}, "label", "0 to 2"),
+        (nli(), {"label": -1}, "label", "unknown"),
+        (nli(), {"label": True}, "label", "unknown"),
+        (nli(), {"label": 1.0}, "label", "unknown"),
+        (nli(), {"label": ["yes"]}, "label", "unknown"),
+        (nli(), {"soft_label": [0.2, 0.3, 0.5]}, "soft_label", "not supported"),
+        (topic(), {}, "text_pair", "one text only"),
+        (similarity(), {"label": "high"}, "label", "not a number"),
+        (similarity(), {"label": float("nan")}, "label", "finite"),
+        (similarity(), {"label": "inf"}, "label", "finite"),
+        (similarity(), {"label": False}, "label", "a number is needed"),
+        (similarity(), {"label": [1]}, "label", "a number is needed"),
+    ],
+)
+def test_row_faults(task: TaskDef, change: dict[str, Any], field: str, message: str) -> None:
+    row = {"id": "a", "text": "x", "text_pair": "y", "label": 0} | change
+    with pytest.raises(RowError, match=message) as caught:
+        task.type.parse_row(row)
+    assert caught.value.field == field
+
+
+def test_features_have_every_column_and_the_pair_format(tokenizer: PreTrainedTokenizerBase) -> None:
+    kind = nli().type
+    rows = [
+        kind.parse_row({"id": "a", "text": "a clear film", "text_pair": "the film", "label": "yes"}),
+        kind.parse_row({"id": "b", "text": "a cat", "text_pair": "the dog"}),
+    ]
+    first, second = kind.featurize(rows, tokenizer, 64, training=True)
+    expected = tokenizer("a clear film", "the film")
+    assert first["input_ids"].tolist() == expected["input_ids"]
+    assert first["token_type_ids"].tolist() == expected["token_type_ids"]
+    assert (first["labels"], first["labelled"], first["row"]) == (2, True, 0)
+    assert (second["labels"], second["labelled"], second["row"]) == (0, False, 1)
+    assert set(kind.columns) <= set(first)
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "t5"])
+def test_families_without_token_types(tiny_model_dir: Any, family: str) -> None:
+    from transformers import AutoTokenizer
+
+    kind = nli().type
+    row = kind.parse_row({"id": "a", "text": "a clear film", "text_pair": "the film"})
+    (feature,) = kind.featurize([row], AutoTokenizer.from_pretrained(tiny_model_dir(family)), 64, training=True)
+    assert "token_type_ids" not in feature
+
+
+def test_pairs_are_cut_at_the_longer_side(tokenizer: PreTrainedTokenizerBase) -> None:
+    kind = nli().type
+    row = kind.parse_row({"id": "a", "text": "the cat " * 30, "text_pair": "the old river"})
+    (feature,) = kind.featurize([row], tokenizer, 20, training=True)
+    alone = tokenizer("the old river")["input_ids"][1:]
+    assert len(feature["input_ids"]) == 20
+    assert feature["input_ids"].tolist()[-len(alone) :] == alone
+
+
+def test_classification_decodes_and_scores() -> None:
+    kind = nli().type
+    rows = [{"id": str(i), "label": label} for i, label in enumerate([2, 0, None])]
+    outputs = [{"logits": np.array(v, dtype=np.float32)} for v in ([0, 0, 9], [1, 2, 0], [5, 5, 0])]
+    order = [1, 2, 0]  # features come in any order
+    made = kind.decode(rows, [{"row": i} for i in order], [outputs[i] for i in order])
+    assert [p.record["prediction"] for p in made] == ["yes", "maybe", "no"]  # the first of equals
+    assert [p.record.get("label") for p in made] == ["yes", "no", None]
+    assert sum(made[1].record["probabilities"].values()) == pytest.approx(1)
+    scores = kind.score(rows, made)
+    assert scores["acc"] == 50.0
+    assert scores["cmat_0_1"] == 1
+    assert kind.main_metric() == "acc"
+    assert kind.score([{"label": None}], made[2:]) == {}
+
+
+def test_extreme_logits_keep_finite_probabilities() -> None:
+    (made,) = topic().type.decode([{"id": "a"}], [{"row": 0}], [{"logits": np.array([-1e4, 1e4], dtype=np.float32)}])
+    assert made.record["probabilities"] == {"bad": 0.0, "good": 1.0}
+
+
+def test_auc_reads_the_probability_of_the_second_class() -> None:
+    kind = topic().type
+    rows = [{"id": str(i), "label": label} for i, label in enumerate([0, 0, 1, 1])]
+    outputs = [{"logits": np.array([0.0, value])} for value in (-2.0, -0.5, -1.0, -0.1)]  # none is over one half
+    scores = kind.score(rows, kind.decode(rows, [{"row": i} for i in range(4)], outputs))
+    assert scores == {"acc": 50.0, "auc": 75.0}
+
+
+def test_regression_decodes_and_scores() -> None:
+    kind = similarity().type
+    rows = [{"id": str(i), "label": label} for i, label in enumerate([1.0, 2.0, 4.0])]
+    outputs = [{"logits": np.array([v], dtype=np.float32)} for v in (0.5, 1.0, 2.0)]
+    made = kind.decode(rows, [{"row": i} for i in range(3)], outputs)
+    assert [p.record["prediction"] for p in made] == [0.5, 1.0, 2.0]
+    assert kind.score(rows, made) == pytest.approx({"pearson": 100.0, "spearman": 100.0})
+    assert kind.main_metric() == "pearson"
+    assert kind.files(made) == {}
