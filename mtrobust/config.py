@@ -31,7 +31,9 @@ class TrainConfig(StrictModel):
     eval_tasks: list[str] | None = Field(None, description="tasks to evaluate; default: the training tasks")
     cache_dir: Path | None = Field(None, description="where tokenised features are kept; default: DATA_DIR/.features")
     max_seq_length: int = Field(128, ge=8, description="tokens per example where the definition sets no max_len")
-    max_train_samples: int | None = Field(None, ge=1, description="first N training rows of each task, after a seeded shuffle")
+    max_train_samples: int | None = Field(
+        None, ge=1, description="first N training rows of each task, after a seeded shuffle"
+    )
     max_eval_samples: int | None = Field(None, ge=1, description="first N dev rows of each task")
     # model
     model_name_or_path: str = Field(description="local folder or hub name of the encoder")
@@ -41,7 +43,9 @@ class TrainConfig(StrictModel):
     freeze_layers: int = Field(0, ge=0, description="keep the embedding block and the first N layers as they are")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     # method
-    perturb: list[PerturbSpec] = Field(default_factory=list, description="methods, composed in this order; default: standard")
+    perturb: list[PerturbSpec] = Field(
+        default_factory=list, description="methods, composed in this order; default: standard"
+    )
     # output
     output_dir: Path = Field(description="run folder")
     resume: bool = Field(False, description="go on from the last complete checkpoint of the run folder")
@@ -51,10 +55,14 @@ class TrainConfig(StrictModel):
     eval_steps: int = Field(0, ge=0, description="evaluate every N optimiser steps; 0: at the end of each epoch")
     logging_steps: int = Field(20, ge=1, description="log every N optimiser steps")
     metric_for_best_model: str = Field("mean", description="`mean` over tasks of the main metric, or `<task>.<metric>`")
-    early_stopping_patience: int = Field(0, ge=0, description="stop after N evaluations without a better metric; 0: never")
+    early_stopping_patience: int = Field(
+        0, ge=0, description="stop after N evaluations without a better metric; 0: never"
+    )
     # optimisation
     learning_rate: float = Field(5e-5, gt=0)
-    head_learning_rate: float | None = Field(None, gt=0, description="learning rate of the heads; default: learning_rate")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="learning rate of the heads; default: learning_rate"
+    )
     layerwise_lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate per layer downwards")
     optim: Literal["adamw", "adamax"] = "adamw"
     adam_beta1: float = Field(0.9, ge=0, lt=1)
@@ -76,8 +84,12 @@ class TrainConfig(StrictModel):
     sampling_temperature: float = Field(2.0, ge=1, description="for sampling=temperature: share ~ size^(1/T)")
     main_task: str | None = Field(None, description="for sampling=main_ratio: the task that is seen whole")
     main_task_ratio: float = Field(0.4, gt=0, description="for sampling=main_ratio: other batches per main-task batch")
-    group_by_length: bool = Field(True, description="batches of similar lengths (rows are still each seen once an epoch)")
-    max_tokens_per_batch: int | None = Field(None, ge=64, description="token-budget batches instead of a fixed batch size")
+    group_by_length: bool = Field(
+        True, description="batches of similar lengths (rows are still each seen once an epoch)"
+    )
+    max_tokens_per_batch: int | None = Field(
+        None, ge=64, description="token-budget batches instead of a fixed batch size"
+    )
     bf16: bool = Field(False, description="bfloat16 autocast")
     seed: int = Field(42, ge=0)
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what to do at a non-finite loss")

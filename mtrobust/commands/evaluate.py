@@ -1,0 +1,74 @@
+"""`mtrobust evaluate RUN`: metrics of a finished run on a labelled split."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from mtrobust.commands.parser import names
+from mtrobust.commands.runs import add_pass_flags, check_tasks, open_run, run_parser
+from mtrobust.errors import UserError
+
+_DESCRIPTION = """Metrics, in percent, of a finished run on a labelled split of its tasks.
+
+Predictions go to OUT/predictions/ and metrics are merged into OUT/all_results.json. OUT is the run folder; with another
+--data_dir than the run's, nothing is written unless --out says where, so that the run's own figures stay.
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Evaluates, prints a table, writes predictions and results."""
+    parser = run_parser("evaluate", _DESCRIPTION)
+    parser.add_argument("--tasks", type=names, action="extend", metavar="a,b", help="default: all of the run")
+    parser.add_argument(
+        "--split", default="dev", help="split; dev, test and train stand for all of the kind (default: dev)"
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, metavar="D", help="folder with <task>/<split>.jsonl; default: the run's"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="OUT", help="folder for predictions and results; default: the run's"
+    )
+    add_pass_flags(parser)
+    args = parser.parse(argv)
+    check_tasks(args.run, args.tasks, "--tasks")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out: {args.out}: is a file; name a folder")
+    if args.data_dir is not None and not args.data_dir.is_dir():
+        raise UserError(f"--data_dir: {args.data_dir}: no such folder")
+
+    opened = open_run(args.run, args.use_cpu)
+    from mtrobust.evaluation.evaluator import Evaluator
+    from mtrobust.evaluation.run_folder import update_results
+
+    config = opened.config
+    same_data = args.data_dir is None or args.data_dir.resolve() == config.data_dir.resolve()
+    data_dir = args.data_dir if args.data_dir is not None else config.data_dir
+    evaluator = Evaluator(
+        opened.model,
+        opened.select(args.tasks),
+        data_dir,
+        opened.tokenizer,
+        cache_dir=config.cache_dir if same_data else None,
+        max_len=config.max_seq_length,
+        batch_size=args.batch_size or config.per_device_eval_batch_size,
+        bf16=config.bf16 if args.bf16 is None else args.bf16,
+    )
+    table = evaluator.evaluate(split=args.split)
+    _print(table)
+    out = args.out or (args.run if same_data else None)
+    if out is None:
+        print(f"not written, since the data are not the run's ({config.data_dir}); --out says where to")
+        return 0
+    evaluator.write_predictions(out)
+    print(f"written: {update_results(out, table, args.split)} and {out / 'predictions'}")
+    return 0
+
+
+def _print(table: dict[str, dict[str, float]]) -> None:
+    width = max(map(len, table), default=0)
+    for task, metrics in table.items():
+        shown = [
+            f"{key} {'undefined' if math.isnan(value) else format(value, '.2f')}" for key, value in metrics.items()
+        ]
+        print(f"{task:<{width}}  {'  '.join(shown) or 'no labelled rows: predictions only'}")

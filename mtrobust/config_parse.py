@@ -1,0 +1,276 @@
+"""From a recipe file and flags to a `TrainConfig`: every flag may stand in the recipe, a flag wins, all faults at once.
+
+Flags are the fields of `TrainConfig` (`--learning_rate 2e-5`; lists as `a,b` or by repeating the flag; booleans as
+`--bf16`, `--no_bf16` or `--bf16 false`; `none` for a value that may be absent) and, for the perturbation methods,
+`--perturb NAME[,NAME]` with `--perturb.OPTION VALUE` (one method) or `--perturb.NAME.OPTION VALUE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_origin
+
+from pydantic import ValidationError
+
+from mtrobust.config import PerturbSpec, TrainConfig
+from mtrobust.config_values import allowed, faults_of, show, strip_optional, wrong_kind
+from mtrobust.errors import UserError
+from mtrobust.registry import suggestion
+from mtrobust.yaml_file import read_scalar, read_yaml
+
+if TYPE_CHECKING:
+    from mtrobust.tasks.taskdef import TaskDef
+
+_BOOLEAN = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+_FIELDS = TrainConfig.model_fields
+
+
+def _is(key: str, kind: type) -> bool:
+    """Whether a field of the configuration takes a `bool` or a `list`."""
+    annotation = strip_optional(_FIELDS[key].annotation)[0]
+    return annotation is kind or get_origin(annotation) is kind
+
+
+@dataclass
+class Given:
+    """What the user wrote, before any check. perturb: (option path, value) of `--perturb.…` flags, in order."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    perturb: list[tuple[str, str]] = field(default_factory=list)
+    positional: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Parsed:
+    """The outcome: `config` is whole when there are no faults; else it holds what was sound, `bad` keys at defaults."""
+
+    config: TrainConfig | None
+    faults: list[str]
+    bad: set[str]
+    sources: dict[str, str]  # field name -> how messages name the place it came from
+
+    def place(self, key: str) -> str:
+        """Where a field was set: `--seed` or `recipe.yml: seed`."""
+        return self.sources.get(key, f"--{key}")
+
+
+def split_flags(argv: list[str]) -> Given:
+    """Sorts `argv` into flags and positional words. A value may begin with one `-` (negative numbers)."""
+    given, words = Given(), list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            given.positional += [word] if word != "--" else []
+            if word.startswith("-") and word not in ("-", "--"):
+                given.positional.pop()
+                given.faults.append(f"{word}: unknown flag (flags begin with two dashes)")
+            continue
+        name, equals, value = word[2:].partition("=")
+        following = words[0] if words and not words[0].startswith("--") else None
+        if name in _FIELDS and _is(name, bool):
+            if not equals:
+                value = words.pop(0) if following is not None and following.lower() in _BOOLEAN else "true"
+            given.values[name] = value
+            continue
+        opposite = name.removeprefix("no-").removeprefix("no_")
+        if opposite != name and opposite in _FIELDS and _is(opposite, bool) and not equals:
+            given.values[opposite] = "false"
+            continue
+        if not equals and following is not None:
+            equals, value = "=", words.pop(0)
+        _take(given, name, value if equals else None)
+    return given
+
+
+def _take(given: Given, name: str, value: str | None) -> None:
+    """Files one flag that is not a boolean field; `value` is None where none was given."""
+    if name.startswith("perturb."):
+        # an option without a value is a switch: `--perturb.exact`
+        given.perturb.append((name.removeprefix("perturb."), "true" if value is None else value))
+    elif name not in _FIELDS:
+        names = [*_FIELDS, "perturb.<option>"]
+        given.faults.append(f"--{name}: unknown flag{suggestion(name, names)} (mtrobust train --help lists all)")
+    elif value is None:
+        given.faults.append(f"--{name}: needs a value: {allowed(_FIELDS[name])}")
+    elif _is(name, list):
+        given.values[name] = [*given.values.get(name, []), *_names(value)]
+    else:
+        given.values[name] = value
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_train(argv: list[str]) -> Parsed:
+    """Reads the recipe named in `argv` (at most one) and the flags; checks everything that needs no data or model."""
+    given = split_flags(argv)
+    faults, values, sources = list(given.faults), {}, {}
+    for extra in given.positional[1:]:
+        faults.append(f"{extra}: unexpected; one recipe file is read, here {given.positional[0]}")
+    recipe = given.positional[0] if given.positional else None
+    if recipe is not None:
+        try:
+            values = read_yaml(recipe, "recipe")
+        except UserError as error:
+            faults += error.faults
+        sources = {key: f"{recipe}: {key}" for key in values}
+    for key, value in given.values.items():
+        values[key], sources[key] = value, f"--{key}"
+    for key, value in list(values.items()):
+        values[key] = _as_field(key, value)
+    specs, perturb_faults = read_perturb(values.get("perturb"), given.perturb, sources.get("perturb", "--perturb"))
+    faults += perturb_faults
+    values["perturb"] = specs
+    parsed = _validate(values, sources, recipe_failed=recipe is not None and not sources)
+    return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
+
+
+def _as_field(key: str, value: Any) -> Any:
+    """Text forms of values that are lists or may be absent."""
+    if key not in _FIELDS or key == "perturb":
+        return value
+    optional = strip_optional(_FIELDS[key].annotation)[1]
+    if optional and (value == ["none"] or (isinstance(value, str) and value.lower() == "none")):
+        return None
+    if _is(key, list):
+        if isinstance(value, str):
+            return _names(value)
+        if value is None and not optional:
+            return []
+    return value
+
+
+def _validate(values: dict[str, Any], sources: dict[str, str], recipe_failed: bool) -> Parsed:
+    """Checks the merged values; on faults the sound part becomes the configuration, as far as that is possible."""
+    place = lambda key: sources.get(key, f"--{key}")  # noqa: E731
+    wrong = wrong_kind(TrainConfig, values)
+    faults = [f"{place(k)}: {show(values[k])}: must be {text}" for k, text in wrong.items()]
+    values, bad = {k: v for k, v in values.items() if k not in wrong}, set(wrong)
+    for _ in range(2):
+        try:
+            return Parsed(TrainConfig(**values), faults, bad, sources)
+        except ValidationError as error:
+            missing = [e["loc"][0] for e in error.errors(include_url=False) if e["type"] == "missing"]
+            for key in missing:
+                if key not in wrong and not recipe_failed:
+                    text = f"missing: {_FIELDS[str(key)].description}; give the flag, or `{key}:` in a recipe"
+                    faults.append(f"--{key}: {text}")
+            others = [f for f in faults_of(error, TrainConfig, place) if ": missing: " not in f]
+            faults += others
+            bad |= {str(e["loc"][0]) for e in error.errors(include_url=False)}
+            values = {k: v for k, v in values.items() if k not in bad}
+            # placeholders, so that the other settings can be looked at in the same go; `bad` says which
+            values |= {
+                str(k): ["?"] if _is(str(k), list) else "?" for k in _FIELDS if _FIELDS[k].is_required() and k in bad
+            }
+    return Parsed(None, faults, bad, sources)
+
+
+# --- perturbation methods ---------------------------------------------------------------------------------------------
+
+
+def read_perturb(value: Any, flags: list[tuple[str, str]], place: str) -> tuple[list[PerturbSpec], list[str]]:
+    """The methods of a run with their options checked, and the faults found.
+
+    value: `rapt`, `rapt,smart`, `{name: rapt, layers: 1-3}` or a list of these (`options: {…}` inside an entry is read
+    too, as in a run's config.yml); flags: `--perturb.…` options as (path, text); place: how messages name `value`.
+    """
+    specs, faults = _specs(value, place)
+    sources: dict[tuple[str, str], str] = {}
+    if specs or not faults:
+        for path, text in flags:
+            _put_option(specs, path, text, sources, faults)
+    for spec in specs:
+        _unset_none(spec)
+        faults += check_options(spec, place, {key: flag for (name, key), flag in sources.items() if name == spec.name})
+    return specs, faults
+
+
+def _specs(value: Any, place: str) -> tuple[list[PerturbSpec], list[str]]:
+    """The entries of `perturb` as specs, whatever form they were written in."""
+    specs: list[PerturbSpec] = []
+    faults: list[str] = []
+    for entry in value if isinstance(value, list) else [] if value is None else [value]:
+        if isinstance(entry, PerturbSpec):
+            specs.append(entry.model_copy(deep=True))
+        elif isinstance(entry, str):
+            specs += [PerturbSpec(name=name) for name in _names(entry)]
+        elif isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            options = {str(k): v for k, v in entry.items() if k not in ("name", "options")}
+            inner = entry.get("options") or {}
+            if isinstance(inner, dict):
+                specs.append(PerturbSpec(name=entry["name"], options=options | {str(k): v for k, v in inner.items()}))
+            else:
+                faults.append(f"{place}: {entry['name']}.options: {show(inner)}: must be a mapping of options")
+        else:
+            faults.append(f"{place}: {show(entry)}: must be a method's name or {{name: METHOD, OPTION: VALUE, …}}")
+    names = [spec.name for spec in specs]
+    faults += [
+        f"{place}: {name}: named twice; a method takes part once"
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    return specs, faults
+
+
+def _put_option(
+    specs: list[PerturbSpec], path: str, text: str, sources: dict[tuple[str, str], str], faults: list[str]
+) -> None:
+    """Puts the option of one `--perturb.…` flag into its method, or says why it has no place."""
+    flag, names = f"--perturb.{path}", [spec.name for spec in specs]
+    method, dot, option = path.rpartition(".")
+    if not names:
+        faults.append(
+            f"{flag}: {text}: no method is selected; add --perturb {method or 'NAME'} (see: mtrobust methods)"
+        )
+    elif dot and method not in names:
+        hint = suggestion(method, names)
+        faults.append(f"{flag}: {text}: '{method}' is not among the methods of this run ({', '.join(names)}){hint}")
+    elif not dot and len(names) > 1:
+        choices = " or ".join(f"--perturb.{name}.{option}" for name in names)
+        faults.append(f"{flag}: {text}: the run has several methods; write {choices}")
+    else:
+        spec = specs[names.index(method) if dot else 0]
+        spec.options[option] = read_scalar(text)
+        sources[spec.name, option] = flag
+
+
+def task_perturb_faults(tasks: Mapping[str, TaskDef]) -> list[str]:
+    """Faults in the `perturb` that task definitions set for their own task."""
+    specs = [(name, spec) for name, task in tasks.items() for spec in task.perturb or []]
+    return [fault for name, spec in specs for fault in check_options(spec, f"{name}.perturb")]
+
+
+def _unset_none(spec: PerturbSpec) -> None:
+    """Makes the text `none` the absent value where an option may be absent (for others it may be a choice)."""
+    from mtrobust.perturb import METHODS
+
+    fields = METHODS[spec.name].Options.model_fields if spec.name in METHODS else {}
+    for key, value in spec.options.items():
+        if value == "none" and key in fields and strip_optional(fields[key].annotation)[1]:
+            spec.options[key] = None
+
+
+def check_options(spec: PerturbSpec, place: str, sources: Mapping[str, str] | None = None) -> list[str]:
+    """Faults of one method's name and options against the method's own Options class, as lines.
+
+    place: what the lines start with (`<place>: <method>.<option>`); sources: option -> the flag that set it.
+    """
+    from mtrobust.perturb import METHODS  # a room to the right of config, so only when asked
+
+    def where(key: str) -> str:
+        return (sources or {}).get(key, f"{place}: {spec.name}.{key}" if key else f"{place}: {spec.name}")
+
+    try:
+        options = METHODS[spec.name].Options
+    except UserError as error:
+        return [f"{place}: {fault}" for fault in error.faults]
+    wrong = wrong_kind(options, spec.options)
+    faults = [f"{where(k)}: {show(spec.options[k])}: must be {text}" for k, text in wrong.items()]
+    try:
+        options(**{k: v for k, v in spec.options.items() if k not in wrong})
+    except ValidationError as error:
+        faults += faults_of(error, options, where)
+    return faults

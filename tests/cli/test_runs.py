@@ -1,0 +1,124 @@
+"""`evaluate`, `predict` and `export` on a finished run with a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.world import fingerprint
+from tests.evaluation.runs import copy_run, read_lines, text_rows, write_data, write_rows, write_run
+
+TASKS = ["mood", "stsb", "squad"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Callable[[str], Path]) -> Path:
+    """A folder with `data/` and a finished `run/`."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_run(folder / "run", tiny_model_dir("bert"), write_data(folder / "data"), TASKS)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The run, to be written into."""
+    return copy_run(trained / "run", tmp_path / "run")
+
+
+def test_evaluate_prints_and_writes_metrics_and_predictions(run: Path, mtrobust: Callable):
+    ended = mtrobust("evaluate", run, "--use_cpu")
+    assert ended.code == 0, ended.err
+    results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+    assert set(results) == set(TASKS) and {"em", "f1"} <= set(results["squad"])
+    for task in TASKS:
+        assert f"{task} " in ended.out and (run / "predictions" / f"{task}.dev.jsonl").is_file()
+    assert f"acc {results['mood']['acc']:.2f}" in ended.out
+
+
+def test_evaluate_some_tasks_on_another_split_without_labels(run: Path, mtrobust: Callable):
+    ended = mtrobust("evaluate", run, "--tasks", "mood", "--split", "test", "--batch_size", 2, "--no-bf16", "--use_cpu")
+    assert ended.code == 0, ended.err
+    assert "mood  no labelled rows: predictions only" in ended.out and "stsb" not in ended.out
+    assert len(read_lines(run / "predictions" / "mood.test.jsonl")) == 5
+
+
+def test_other_data_leave_the_run_s_figures_alone(run: Path, tmp_path: Path, mtrobust: Callable):
+    write_rows(tmp_path / "other/mood/dev.jsonl", text_rows(3, ["glad", "sad"], pair=False))
+    before = fingerprint(run)
+    ended = mtrobust("evaluate", run, "--tasks", "mood", "--data_dir", tmp_path / "other", "--use_cpu")
+    assert ended.code == 0 and "not written" in ended.out and fingerprint(run) == before
+    out = tmp_path / "figures"
+    mtrobust("evaluate", run, "--tasks", "mood", "--data_dir", tmp_path / "other", "--out", out, "--use_cpu")
+    assert "mood" in json.loads((out / "all_results.json").read_text(encoding="utf-8")) and fingerprint(run) == before
+
+
+def test_predict_writes_one_line_per_row_in_order(run: Path, tmp_path: Path, mtrobust: Callable):
+    rows = write_rows(tmp_path / "in.jsonl", text_rows(7, None, pair=False))
+    ended = mtrobust("predict", run, "--task", "mood", "--input", rows, "--output", tmp_path / "out.jsonl", "--use_cpu")
+    assert ended.code == 0 and "7 predictions" in ended.out, ended.err
+    assert [line["id"] for line in read_lines(tmp_path / "out.jsonl")] == [str(i) for i in range(7)]
+
+
+def test_predict_writes_a_glue_submission(run: Path, tmp_path: Path, mtrobust: Callable):
+    ended = mtrobust("predict", run, "--glue_submission", tmp_path / "glue", "--use_cpu")
+    assert ended.code == 0 and "STS-B.tsv: 5 rows" in ended.out, ended.err
+    assert (tmp_path / "glue" / "STS-B.tsv").is_file() and "warning: STS-B.tsv" in ended.err
+
+
+def test_export_writes_a_folder_that_transformers_loads(run: Path, tmp_path: Path, mtrobust: Callable):
+    from transformers import AutoModelForSequenceClassification
+
+    ended = mtrobust("export", run, "--task", "mood", "--out", tmp_path / "hf", "--use_cpu")
+    assert ended.code == 0 and ended.out == f"exported: {tmp_path / 'hf'}\n", ended.err
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf")
+    assert model.config.id2label == {0: "sad", 1: "calm", 2: "glad"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["evaluate", "RUN", "--tasks", "moood"], ["--tasks: moood: no such task", "'mood'"]),
+        (["evaluate", "RUN", "--data_dir", "gone"], ["--data_dir: gone: no such folder"]),
+        (["evaluate", "RUN", "--out", "IN"], ["is a file"]),
+        (["evaluate", "RUN", "--split", "validation"], ["validation"]),
+        (["predict", "RUN", "--task", "rte", "--input", "IN", "--output", "o"], ["--task: rte: no such task"]),
+        (["predict", "RUN", "--task", "mood", "--input", "gone", "--output", "o"], ["--input: gone: no such file"]),
+        (["predict", "RUN", "--task", "mood", "--input", "IN", "--output", "IN"], ["--output", "is the input"]),
+        (["predict", "RUN", "--task", "mood", "--input", "BAD", "--output", "o"], ["bad.jsonl:2: text"]),
+        (["predict", "RUN", "--task", "mood", "--input", "IN", "--output", "RUN"], ["is a folder"]),
+        (
+            ["predict", "RUN", "--task", "mood", "--input", "IN", "--output", "o", "--data_dir", "d"],
+            ["--data_dir: only"],
+        ),
+        (["export", "RUN", "--task", "rte", "--out", "o"], ["--task: rte: no such task"]),
+        (["export", "RUN", "--task", "mood", "--out", "RUN"], ["is not empty"]),
+        (["export", "RUN", "--task", "mood", "--out", "IN"], ["is a file"]),
+    ],
+)
+def test_broken_input_ends_well(argv: list[str], says: list[str], run: Path, tmp_path: Path, mtrobust: Callable):
+    rows = write_rows(tmp_path / "in.jsonl", text_rows(2, None, pair=False))
+    bad = write_rows(tmp_path / "bad.jsonl", [{"text": "fine"}, {"text": 3}])
+    places = {"RUN": run, "IN": rows, "BAD": bad}
+    before = fingerprint(tmp_path)
+    ended = mtrobust(*[places.get(word, word) for word in argv])
+    assert ended.code == 2, ended.err
+    assert all(text in ended.err for text in says), ended.err
+    assert fingerprint(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("model/model.safetensors", "cannot be loaded"),
+        ("config.yml", "config.yml"),
+        ("task_def.yml", "task_def.yml"),
+    ],
+)
+def test_a_damaged_run_folder_is_named(damage: str, says: str, run: Path, mtrobust: Callable):
+    path = next(iter(run.glob(damage)), None) or next(run.glob("model/*.safetensors"))
+    path.write_bytes(b"[half")
+    ended = mtrobust("evaluate", run, "--use_cpu")
+    assert ended.code == 2 and says in ended.err and "Traceback" not in ended.err
