@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -95,7 +96,7 @@ def load_encoder(name: str, attention: str | None = None, trust_remote_code: boo
         base, report = getattr(transformers, family.auto_class).from_pretrained(
             name, dtype="float32", trust_remote_code=trust_remote_code, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"model_name_or_path: {name}: cannot be loaded ({first_line(error)})") from error
     # A pooler may be new (masked-LM checkpoints have none); anything else that is missing means a wrong file.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
