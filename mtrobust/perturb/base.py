@@ -219,6 +219,7 @@ class Perturbation(ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     Options: ClassVar[type[StrictModel]]
+    alone: ClassVar[bool] = False  # cannot be composed with others
     clean_weight: float = 1.0  # multiplies the task loss of the clean pass
 
     def __init__(self, options: Any, info: EncoderInfo) -> None:

@@ -21,8 +21,9 @@ def check_specs(specs: Sequence[PerturbSpec], where: str = "perturb") -> list[st
     names = [spec.name for spec in specs]
     for name in sorted({name for name in names if names.count(name) > 1}):
         faults.append(f"{where}: {name}: named twice; each method stands once")
-    if "standard" in names and len(names) > 1:
-        faults.append(f"{where}: standard: stands alone; name only the other methods")
+    for name in names:
+        if len(names) > 1 and name in METHODS and METHODS[name].alone:
+            faults.append(f"{where}: {name}: stands alone; name only the other methods")
     for spec in specs:
         if spec.name not in METHODS:
             faults.append(f"{where}: {spec.name}: unknown method{suggestion(spec.name, METHODS)} (known: {', '.join(METHODS)})")

@@ -18,6 +18,7 @@ class Standard(Perturbation):
     summary = "the task loss alone"
     paper = "-"
     Options = Options
+    alone = True
 
     def forward(self, passes: Passes) -> dict[str, Term]:
         """Returns no term."""
