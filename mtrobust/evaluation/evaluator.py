@@ -55,7 +55,7 @@ class Evaluator:
 
     model: its heads decide which tasks can be evaluated; tasks: definitions by name; data_dir: folder with
     `<task>/<split>.jsonl`; cache_dir: where tokenised features are kept (default: `DATA_DIR/.features`); max_len:
-    tokens per feature where a definition sets none; batch_size: features per batch; max_samples: only the first so
+    tokens per feature where a definition sets none; batch_size: features per batch; max_samples: only so
     many rows of a split; device: default: where the model is; bf16: bfloat16 autocast (outputs are float32 anyhow).
 
     The model is put in evaluation mode for the time of a pass and each of its modules back as it was; gradients and
@@ -82,7 +82,7 @@ class Evaluator:
         self.max_len, self.batch_size, self.max_samples = max_len, batch_size, max_samples
         self.device, self.bf16, self.progress = device, bf16, progress
         self.results: dict[tuple[str, str], SplitResult] = {}
-        self._data: dict[tuple[str, str], tuple[list[dict[str, Any]], Features]] = {}
+        self._data: dict[tuple[str, str], tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
 
     def evaluate(self, tasks: Iterable[str] | None = None, split: str = "dev") -> dict[str, dict[str, float]]:
         """Metrics in percent by task: `{"mnli": {"acc": 84.1, "mismatched_dev/acc": 84.5}}`.
@@ -142,9 +142,8 @@ class Evaluator:
         return written
 
     def _evaluate_split(self, name: str, split: str) -> SplitResult:
-        rows, features = self._load(name, split)
+        rows, records = self._load(name, split)
         task = self.tasks[name]
-        records = list(features)
         outputs = run_features(
             self.model,
             task,
@@ -169,18 +168,22 @@ class Evaluator:
         # made now: a type may hold what `score` tuned on these rows (a threshold), and the next split tunes it anew
         return SplitResult(name, split, rows, predictions, metrics, task.type.files(predictions))
 
-    def _load(self, name: str, split: str) -> tuple[list[dict[str, Any]], Features]:
-        """Rows (the first `max_samples`) and features of a split, read once."""
+    def _load(self, name: str, split: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows and features of a split, read once; `row` of a feature is its place among these rows.
+
+        `max_samples` takes rows evenly from the whole file, which may be sorted by label.
+        """
         if (name, split) not in self._data:
             task = self.tasks[name]
-            path = find_split(task, self.data_dir, split)
-            rows = read_rows(task, path)[: self.max_samples]
+            rows = read_rows(task, find_split(task, self.data_dir, split))
             features = load_features(
                 task, split, self.data_dir, self.tokenizer, self.max_len, self.cache_dir, training=False
             )
-            if len(rows) < features.n_rows:
-                features = features.subset(np.arange(len(rows)))
-            self._data[name, split] = (rows, features)
+            count = min(len(rows), self.max_samples or len(rows))
+            kept = np.arange(count) * len(rows) // count
+            place = {int(row): i for i, row in enumerate(kept)}
+            records = [{**feature, "row": place[int(feature["row"])]} for feature in features.subset(kept)]
+            self._data[name, split] = ([rows[i] for i in kept], records)
         return self._data[name, split]
 
 

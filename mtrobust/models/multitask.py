@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
+from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
 from mtrobust.models.encoder import Encoder
@@ -26,6 +28,18 @@ if TYPE_CHECKING:
 
 HEADS_FILE = "heads.safetensors"
 TASK_DEF_FILE = "task_def.yml"
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers draws a progress bar even for a load of a tenth of a second; not inside."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 class MultiTaskModel(nn.Module):
@@ -58,7 +72,8 @@ class MultiTaskModel(nn.Module):
         """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.base.save_pretrained(folder)
+        with _no_bars():
+            self.encoder.base.save_pretrained(folder)
         heads = {name: tensor.contiguous() for name, tensor in self.heads.state_dict().items()}
         save_file(heads, folder / HEADS_FILE, metadata={"tasks": json.dumps(list(self.tasks))})
         (folder / TASK_DEF_FILE).write_text(task_defs_yaml(self.tasks.values()), encoding="utf-8", newline="\n")
@@ -93,9 +108,10 @@ def load_encoder(name: str, attention: str | None = None, trust_remote_code: boo
     family = family_of(config.model_type)
     options = {} if attention is None else {"attn_implementation": attention}
     try:
-        base, report = getattr(transformers, family.auto_class).from_pretrained(
-            name, dtype="float32", trust_remote_code=trust_remote_code, output_loading_info=True, **options
-        )
+        with _no_bars():
+            base, report = getattr(transformers, family.auto_class).from_pretrained(
+                name, dtype="float32", trust_remote_code=trust_remote_code, output_loading_info=True, **options
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"model_name_or_path: {name}: cannot be loaded ({first_line(error)})") from error
     # A pooler may be new (masked-LM checkpoints have none); anything else that is missing means a wrong file.

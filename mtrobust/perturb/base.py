@@ -269,6 +269,32 @@ class Consistency(Perturbation):
         return {"reg": Term(total, "items", self.options.alpha)}
 
 
+class Adversarial(Consistency):
+    """A method whose perturbation is found by gradients of the difference itself.
+
+    Inner passes repeat the clean pass's dropout masks: with masks of their own the direction would be lost in the
+    difference between the masks.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """The sites and the clean pass's generator states."""
+        return Needs(frozenset(self.sites), shared_dropout=True)
+
+    def inner(self, passes: Passes, noisy: Passes) -> Tensor:
+        """What an inner step ascends, 0-d: the divergence summed over items, the clean side a constant."""
+        return passes.diff(self.options.divergence, passes, noisy, detach_clean=True).total
+
+    def gradient(self, passes: Passes, site: Site, delta: Tensor) -> Tensor:
+        """The gradient of `inner` at `delta`, both [B, T, width]; logs the value per example as `inner`."""
+        hidden = passes.h(site).detach()
+        value, grad = passes.value_and_grad(
+            lambda noise: self.inner(passes, passes.at(site, hidden + noise, dropout="shared")), delta
+        )
+        passes.log("inner", value / hidden.shape[0])
+        return grad
+
+
 METHODS: Registry[type[Perturbation]] = Registry("perturbation method")
 
 

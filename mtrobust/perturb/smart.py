@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mtrobust.perturb.base import METHODS, Consistency, ConsistencyOptions, Needs, Passes, Term
+from mtrobust.perturb.base import METHODS, Adversarial, ConsistencyOptions, Passes, Term
 from mtrobust.perturb.layers import Site
 from mtrobust.perturb.names import DivergenceName
 
@@ -33,7 +33,7 @@ class Options(ConsistencyOptions):
 
 
 @METHODS.register("smart")
-class Smart(Consistency):
+class Smart(Adversarial):
     """Adversarial noise found by K ascent steps on the posterior difference.
 
     With h the states at a site, d_0 ~ N(0, noise_std^2) and L(d) = sum over items of D(posterior(h), posterior(h + d)),
@@ -57,30 +57,21 @@ class Smart(Consistency):
     paper = "Jiang et al. 2020, SMART (with MT-DNN's renormalisation)"
     Options = Options
 
-    @property
-    def needs(self) -> Needs:
-        """The sites and the clean pass's generator states."""
-        return Needs(frozenset(self.sites), shared_dropout=True)
-
     def at_site(self, passes: Passes, site: Site) -> Term:
         """See the class."""
         hidden = passes.h(site)
         delta = self.options.noise_std * passes.draw(f"smart/{site}", hidden)
         for _ in range(self.options.steps):
-            delta = self._ascend(passes, site, hidden.detach(), delta)
+            delta = self.ascend(passes, site, delta)
         passes.log_size("delta_norm", delta)
         noisy = passes.at(site, hidden + delta)
         return passes.diff(self.options.divergence, passes, noisy, self.options.detach_clean)
 
-    def _ascend(self, passes: Passes, site: Site, hidden: Tensor, delta: Tensor) -> Tensor:
+    def ascend(self, passes: Passes, site: Site, delta: Tensor) -> Tensor:
         """One step from `delta`, both [B, T, width]."""
         from mtrobust.perturb.noise import normalize
 
-        def ascended(noise: Tensor) -> Tensor:
-            return self.inner(passes, passes.at(site, hidden + noise, dropout="shared"))
-
-        value, grad = passes.value_and_grad(ascended, delta)
-        passes.log("inner", value / hidden.shape[0])
+        grad = self.gradient(passes, site, delta)
         if self.options.gradient == "normalized":
             grad = normalize(grad, passes.noise_mask, norm=self.options.norm, per=self.options.norm_over)
         return self.bound(delta + self.options.step_size * grad, passes.noise_mask)
@@ -93,7 +84,3 @@ class Smart(Consistency):
         if options.radius == "project":
             return project(moved, mask, options.epsilon, norm=options.norm, per=options.norm_over)
         return normalize(moved, mask, norm=options.norm, per=options.norm_over, eps=1e-6)
-
-    def inner(self, passes: Passes, noisy: Passes) -> Tensor:
-        """What an inner step ascends, 0-d: the divergence summed over items, the clean side a constant."""
-        return passes.diff(self.options.divergence, passes, noisy, detach_clean=True).total

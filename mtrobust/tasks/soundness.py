@@ -69,10 +69,12 @@ def _eval_set(task: TaskDef, other: EvalSet) -> list[str]:
 
 
 def _unsupported(task: TaskDef) -> list[str]:
-    """MT-DNN's settings that would change what is trained and have no counterpart yet."""
+    """Settings that would change what is trained or evaluated and have no code yet."""
     found = []
     if task.enable_san:
         found.append("enable_san: true: not supported yet; supported: false (the encoder family's own head)")
+    if task.eval_sets:
+        found.append("eval_sets: not evaluated yet; for another set's rows use `mtrobust evaluate RUN --data_dir DIR`")
     losses = mtdnn.LOSSES.get(task.task_type, ())
     if task.loss is not None and losses and task.loss not in losses:
         found.append(f"loss: {task.loss}: {task.task_type} is trained with {' or '.join(losses)}")

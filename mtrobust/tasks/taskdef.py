@@ -78,6 +78,7 @@ class TaskDef(StrictModel):
     n_best: int = Field(20, ge=1, description="spans: how many answers are weighed against each other")
     span_positions: Literal["passage", "all"] = Field("passage", description="spans: tokens that can be start or end")
     batch_size: int | None = Field(None, ge=1, description="rows per batch; default: the run's")
+    max_train_samples: int | None = Field(None, ge=1, description="training rows drawn by the seed; default: the run's")
     weight: float = Field(1.0, gt=0, description="factor on the task's loss")
     data: str | None = Field(None, description="folder of the task's data; default: the task's name")
     perturb: list[PerturbSpec] | None = Field(None, description="methods for this task; default: the run's")

@@ -61,7 +61,8 @@ class TrainStep(nn.Module):
         terms, stats = compose.forward(passes)
         norms = batch.norms or self.counts(batch)
         weight = self.model.tasks[batch.task].weight
-        means = {name: term.total / max(norms[term.over], 1.0) for name, term in terms.items()}
+        # `or`, not `max`: one labelled row shared by two ranks has a norm of a half. Without any, the total is 0 too.
+        means = {name: term.total / (norms[term.over] or 1.0) for name, term in terms.items()}
         # A weight of 0 leaves the term out altogether, so that it is `standard` bit for bit and 0 * inf is not NaN.
         weighted = [weight * terms[name].weight * mean for name, mean in means.items() if terms[name].weight]
         loss = torch.stack(weighted).sum()

@@ -1,0 +1,182 @@
+"""What is looked at before a run loads or writes anything: tasks, data files, output folder, an earlier run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrobust.config import TrainConfig
+from mtrobust.data.rows import find_split
+from mtrobust.errors import UserError
+from mtrobust.evaluation.run_folder import CONFIG, TASK_DEF, load_config
+from mtrobust.registry import suggestion
+from mtrobust.tasks.metrics import METRICS
+from mtrobust.tasks.taskdef import TaskDef, load_task_defs
+
+# Settings that may differ when a run goes on: they do not change what is trained.
+_FREE = {
+    "resume", "overwrite_output_dir", "output_dir", "data_dir", "cache_dir", "task_def", "model_name_or_path",
+    "progress", "save_total_limit", "trust_remote_code",
+}  # fmt: skip
+
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions count from the padding id + 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """tasks: definitions of all tasks that take part; trained, evaluated: their names."""
+
+    tasks: dict[str, TaskDef]
+    trained: list[str]
+    evaluated: list[str]
+
+
+def check_run(config: TrainConfig) -> Chosen:
+    """The tasks of a run. Raises one `UserError` with every fault that shows without the model."""
+    try:
+        use = [*config.train_tasks, *(config.eval_tasks or [])] if config.train_tasks else None
+        defined, faults = load_task_defs(list(config.task_def), use), []
+    except UserError as error:
+        defined, faults = {}, error.faults
+    trained = list(dict.fromkeys(config.train_tasks or defined))
+    evaluated = list(dict.fromkeys(config.eval_tasks or trained))
+    if defined:
+        for key, names in (("train_tasks", trained), ("eval_tasks", [n for n in evaluated if n not in trained])):
+            faults += [
+                f"{key}: {name}: no such task{suggestion(name, defined)} (defined: {', '.join(defined)})"
+                for name in names
+                if name not in defined
+            ]
+        trained, evaluated = [n for n in trained if n in defined], [n for n in evaluated if n in defined]
+        chosen = Chosen({name: defined[name] for name in dict.fromkeys([*trained, *evaluated])}, trained, evaluated)
+        faults += _settings(config, chosen) + _splits(config, chosen)
+    faults += _output(config)
+    if faults:
+        raise UserError(list(dict.fromkeys(faults)))
+    if config.resume and (config.output_dir / CONFIG).is_file():
+        _same_run(config, chosen)
+    return chosen
+
+
+def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
+    faults = []
+    if config.sampling == "main_ratio" and config.main_task not in chosen.trained:
+        hint = suggestion(config.main_task or "", chosen.trained)
+        faults.append(f"main_task: {config.main_task}: sampling main_ratio needs a training task{hint} "
+                      f"(allowed: {', '.join(chosen.trained)})")  # fmt: skip
+    if config.resume and config.overwrite_output_dir:
+        faults.append("resume: not together with overwrite_output_dir: one goes on, the other deletes")
+    wanted = config.metric_for_best_model
+    allowed = ["mean", *(f"{name}.{key}" for name in chosen.evaluated for key in metric_keys(chosen.tasks[name]))]
+    if wanted not in allowed:
+        hint = suggestion(wanted, allowed)
+        faults.append(f"metric_for_best_model: {wanted}: no such metric{hint} (allowed: {', '.join(allowed)})")
+    return faults
+
+
+def metric_keys(task: TaskDef) -> list[str]:
+    """What an evaluation of the task can be compared by: a key for each of its metrics on each of its dev splits."""
+    keys = []
+    for name in task.metric_meta:
+        keys += ["em", METRICS[name].key] if METRICS[name].reads == "answer" else [METRICS[name].key]
+    keys = list(dict.fromkeys(keys))
+    return keys + [f"{split}/{key}" for split in task.dev_splits[1:] for key in keys]
+
+
+def _splits(config: TrainConfig, chosen: Chosen) -> list[str]:
+    """Faults of the data files that the run will read."""
+    if not config.data_dir.is_dir():
+        return [f"data_dir: {config.data_dir}: no such folder (expected one with <task>/<split>.jsonl)"]
+    faults = []
+    for name, task in chosen.tasks.items():
+        wanted = {"train": task.train_splits} if name in chosen.trained else {}
+        wanted |= {"dev": task.dev_splits} if name in chosen.evaluated else {}
+        for kind, splits in wanted.items():
+            if not splits:
+                faults.append(
+                    f"{name}.split_names: {', '.join(task.split_names)}: none is `{kind}` or ends in `_{kind}`"
+                )
+            for split in splits:
+                try:
+                    find_split(task, config.data_dir, split)
+                except UserError as error:
+                    faults += error.faults
+    return faults
+
+
+def _output(config: TrainConfig) -> list[str]:
+    """Faults of the run folder. Tries to write, since permissions alone do not say whether one can."""
+    run = config.output_dir
+    inside = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
+    # Only the first process: it may have begun to write by the time that another one looks.
+    if inside and os.environ.get("RANK", "0") == "0":
+        if CONFIG not in inside:
+            return [f"output_dir: {run}: not empty and no run folder (no {CONFIG}); name another folder"]
+        if not (config.resume or config.overwrite_output_dir):
+            return [
+                f"output_dir: {run}: holds a run; --resume goes on with it, --overwrite_output_dir deletes it first"
+            ]
+    there = run
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    probe = there / f".write-test-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        return [f"output_dir: {run}: cannot be written: {there}: {error.strerror or error}"]
+    return []
+
+
+def _same_run(config: TrainConfig, chosen: Chosen) -> None:
+    """Raises `UserError` when the run folder's settings are not those that would be trained with now."""
+    run = config.output_dir
+    saved, now = load_config(run).model_dump(mode="json"), config.model_dump(mode="json")
+    faults = [
+        f"{key}: {now[key]}: the run in {run} has {saved[key]}"
+        for key in now
+        if key not in _FREE and now[key] != saved[key]
+    ]
+    if (run / TASK_DEF).is_file() and load_task_defs([run / TASK_DEF]) != chosen.tasks:
+        faults.append(f"task_def: the definitions differ from those of the run ({run / TASK_DEF})")
+    if faults:
+        raise UserError(
+            [*faults, f"output_dir: {run}: resume with the run's settings: mtrobust train {run / CONFIG} --resume"]
+        )
+
+
+def longest_input(model_config: Any) -> int | None:
+    """Tokens that an encoder has positions for; None where positions are relative."""
+    if model_config.model_type == "t5" or not getattr(model_config, "position_biased_input", True):
+        return None
+    offset = model_config.pad_token_id + 1 if model_config.model_type in _OFFSET_POSITIONS else 0
+    positions = getattr(model_config, "max_position_embeddings", None)
+    return positions - offset if positions else None
+
+
+def check_lengths(config: TrainConfig, tasks: dict[str, TaskDef], model_config: Any) -> list[str]:
+    """Faults of lengths beyond what the encoder can read."""
+    limit = longest_input(model_config)
+    if limit is None:
+        return []
+    places = {f"{name}.max_len": task.max_len for name, task in tasks.items() if task.max_len}
+    if len(places) < len(tasks):
+        places["max_seq_length"] = config.max_seq_length
+    return [f"{key}: {n}: the encoder reads at most {limit} tokens" for key, n in places.items() if n > limit]
+
+
+def run_items(run: Path) -> list[Path]:
+    """What a run writes into its folder, as far as it is there."""
+    names = [
+        CONFIG,
+        TASK_DEF,
+        "metrics.jsonl",
+        "all_results.json",
+        "checkpoints",
+        "model",
+        "tensorboard",
+        "predictions",
+    ]
+    return [run / name for name in names if (run / name).exists() or (run / name).is_symlink()]

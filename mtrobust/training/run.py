@@ -1,0 +1,309 @@
+"""A whole training run, from its configuration to the finished run folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from mtrobust.config import TrainConfig
+from mtrobust.data.collator import Collator
+from mtrobust.data.features import Features, load_features
+from mtrobust.data.sampler import MultiTaskSampler, TaskRows
+from mtrobust.errors import RunError, UserError
+from mtrobust.evaluation.evaluator import Evaluator
+from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
+from mtrobust.models.multitask import MultiTaskModel, first_line
+from mtrobust.perturb import build_methods
+from mtrobust.tasks.base import Batch
+from mtrobust.tasks.taskdef import TaskDef, task_defs_yaml
+from mtrobust.training import checks
+from mtrobust.training.engine import make_accelerator
+from mtrobust.training.monitor import finite
+from mtrobust.training.optim import check_depth, freeze
+from mtrobust.training.state import seed_all
+from mtrobust.training.step import TrainStep
+from mtrobust.training.trainer import RunState, Trainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+Results = dict[str, dict[str, Any]]
+
+
+class TrainRows:
+    """The training features of one task: those of all its training splits, one after the other.
+
+    lengths: int32 [n]. Called with positions, it makes the batch; a feature's row id is its number in the whole split
+    (plus the sizes of the splits before), so a subset of the rows sees the noise that it would see among all.
+    """
+
+    def __init__(self, parts: list[Features], collate: Collator) -> None:
+        self.parts, self.collate = parts, collate
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        sizes = np.cumsum([0, *(int(part.row_ids[-1]) + 1 for part in parts)])
+        self.row_ids = np.concatenate([part.row_ids + size for part, size in zip(parts, sizes, strict=False)])
+
+    def __call__(self, positions: np.ndarray) -> Batch:
+        """The batch of some positions."""
+        features = []
+        for position in positions:
+            part = int(np.searchsorted(self.starts, position, side="right")) - 1
+            features.append(self.parts[part].row(int(position - self.starts[part])))
+        return self.collate(features, self.row_ids[positions])
+
+
+def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = None) -> Results:
+    """Trains, and fills the run folder: checkpoints, figures, `model/`, predictions, `all_results.json`.
+
+    on_event: see `Trainer`. Returns what stands in `all_results.json`: metrics by task, and `train`.
+    Raises `UserError` before the first step for anything that cannot work, `RunError` for failures in the run.
+    """
+    started = time.monotonic()
+    chosen = checks.check_run(config)
+    accelerator = make_accelerator(config)
+    seed_all(config.seed)
+    tokenizer = _tokenizer(config)
+    model = MultiTaskModel.from_encoder(config, chosen.tasks)
+    step = _step(config, chosen, model)
+    with accelerator.main_process_first():  # the others read what the first has cached
+        rows = {name: _train_rows(config, chosen.tasks[name], tokenizer, accelerator) for name in chosen.trained}
+        evaluator = _evaluator(config, chosen, model, tokenizer, accelerator)
+        evaluator.prepare(chosen.evaluated, "dev")
+    _begin(config, chosen, accelerator)
+    trainer = Trainer(
+        config,
+        step,
+        _sampler(config, chosen, rows, accelerator),
+        lambda task, positions: rows[task](positions),
+        accelerator,
+        lambda _: evaluator.evaluate(chosen.evaluated, "dev"),
+        {name: chosen.tasks[name].type.main_metric() for name in chosen.evaluated},
+        on_event,
+    )
+    _announce(trainer, rows, accelerator)
+    state = trainer.train()
+    return _finish(config, trainer, evaluator, chosen, tokenizer, state, time.monotonic() - started)
+
+
+# --- before the first step ----------------------------------------------------------------------------------------
+
+
+def _tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    name = config.model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model_name_or_path: {name}: no tokenizer can be loaded ({first_line(error)})") from error
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise UserError(f"model_name_or_path: {name}: needs a fast tokenizer with a padding token")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where the files are missing
+        raise UserError(f"model_name_or_path: {name}: no vocabulary; are the tokenizer's files (tokenizer.json) there?")
+    return tokenizer
+
+
+def _step(config: TrainConfig, chosen: checks.Chosen, model: MultiTaskModel) -> TrainStep:
+    """The step, after everything that depends on the encoder was checked: layers, depths, lengths."""
+    faults = check_depth(model, config) + checks.check_lengths(config, chosen.tasks, model.encoder.config)
+    methods = {}
+    try:
+        methods = build_methods(config.perturb, {name: chosen.tasks[name] for name in chosen.trained}, model.encoder)
+    except UserError as error:
+        faults += error.faults
+    if faults:
+        raise UserError(faults)
+    freeze(model, config)
+    return TrainStep(model, methods, config.seed)
+
+
+def _cache(config: TrainConfig) -> Path:
+    return config.cache_dir or config.data_dir / ".features"
+
+
+def _train_rows(
+    config: TrainConfig, task: TaskDef, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+) -> TrainRows:
+    """Features of the task's training splits, or of `max_train_samples` rows drawn by the seed."""
+    parts = []
+    for split in task.train_splits:
+        features = load_features(
+            task, split, config.data_dir, tokenizer, config.max_seq_length, _cache(config), training=True,
+            progress=_told(config, accelerator, f"tokenising {task.name} {split}"),
+        )  # fmt: skip
+        most = task.max_train_samples or config.max_train_samples
+        if most is not None and most < features.n_rows:
+            drawn = np.random.default_rng((config.seed, 3, zlib.crc32(task.name.encode()))).permutation(features.n_rows)
+            features = features.subset(drawn[:most])
+        parts.append(features)
+    return TrainRows(parts, Collator(task, tokenizer.pad_token_id))
+
+
+def _told(config: TrainConfig, accelerator: Accelerator, what: str) -> Callable[[int], None] | None:
+    """Reports slow preparation, at most every five seconds."""
+    if config.progress == "off" or not accelerator.is_main_process:
+        return None
+    last = [time.monotonic()]
+
+    def progress(rows: int) -> None:
+        if time.monotonic() - last[0] > 5:
+            last[0] = time.monotonic()
+            log.info("%s: %d rows so far", what, rows)
+
+    return progress
+
+
+def _evaluator(
+    config: TrainConfig,
+    chosen: checks.Chosen,
+    model: MultiTaskModel,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+) -> Evaluator:
+    return Evaluator(
+        model,
+        {name: chosen.tasks[name] for name in chosen.evaluated},
+        config.data_dir,
+        tokenizer,
+        cache_dir=_cache(config),
+        max_len=config.max_seq_length,
+        batch_size=config.per_device_eval_batch_size,
+        max_samples=config.max_eval_samples,
+        device=accelerator.device,
+        bf16=config.bf16,
+    )
+
+
+def _sampler(
+    config: TrainConfig, chosen: checks.Chosen, rows: Mapping[str, TrainRows], accelerator: Accelerator
+) -> MultiTaskSampler:
+    return MultiTaskSampler(
+        {
+            name: TaskRows(part.lengths, chosen.tasks[name].batch_size or config.per_device_train_batch_size)
+            for name, part in rows.items()
+        },
+        sampling=config.sampling,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        accumulation=config.gradient_accumulation_steps,
+        max_tokens=config.max_tokens_per_batch,
+        group_by_length=config.group_by_length,
+        temperature=config.sampling_temperature,
+        main_task=config.main_task,
+        main_task_ratio=config.main_task_ratio,
+        num_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+    )
+
+
+def _begin(config: TrainConfig, chosen: checks.Chosen, accelerator: Accelerator) -> None:
+    """Makes the run folder: the first thing that is written, after all checks."""
+    run = config.output_dir
+    if accelerator.is_main_process:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            if config.overwrite_output_dir:
+                for item in checks.run_items(run):
+                    shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+            plain = config.model_dump(mode="json", exclude={"resume", "overwrite_output_dir"})
+            with atomic_file(run / CONFIG) as file:
+                yaml.safe_dump(plain, file, sort_keys=False, allow_unicode=True)
+            with atomic_file(run / TASK_DEF) as file:
+                file.write(task_defs_yaml(chosen.tasks.values()))
+        except OSError as error:
+            raise RunError(f"output_dir: {run}: cannot be written: {error}") from error
+    accelerator.wait_for_everyone()
+
+
+def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Accelerator) -> None:
+    if not accelerator.is_main_process:
+        return
+    sizes = ", ".join(f"{name} {len(part.lengths)}" for name, part in rows.items())
+    trained = sum(parameter.numel() for parameter in trainer.parameters) / 1e6
+    log.info("%d steps on %s; %.1f M weights learn; device %s", trainer.total, sizes, trained, trainer.device)
+
+
+# --- after the last step ------------------------------------------------------------------------------------------
+
+
+def _finish(
+    config: TrainConfig,
+    trainer: Trainer,
+    evaluator: Evaluator,
+    chosen: checks.Chosen,
+    tokenizer: PreTrainedTokenizerBase,
+    state: RunState,
+    seconds: float,
+) -> Results:
+    """Writes `model/`, predictions and results. With early stopping the model is the best one, else the last.
+
+    A run that was finished before it was resumed stays as it is.
+    """
+    done = config.output_dir / RESULTS
+    if state.step == trainer.first_step and done.is_file() and (config.output_dir / MODEL).is_dir():
+        trainer.monitor.say(f"{config.output_dir}: this run has finished; nothing left to do")
+        return json.loads(done.read_text(encoding="utf-8"))
+    best = config.early_stopping_patience > 0 and state.best_step not in (None, state.step)
+    if best and not trainer.load_best():
+        log.warning("the checkpoint of the best step %s is not there; model/ holds the last one", state.best_step)
+        best = False
+    metrics = state.best_metrics if best else state.metrics
+    if best or not evaluator.results:  # the last evaluation was of other weights, or in an earlier process
+        metrics = evaluator.evaluate(chosen.evaluated, "dev")
+    train_figures = {
+        "steps": state.step,
+        "examples": state.examples,
+        "skipped_steps": state.skipped,
+        "model_step": state.best_step if best else state.step,
+        "best_step": state.best_step,
+        "best_score": state.best_score,
+        "metric_for_best_model": config.metric_for_best_model,
+        "stopped_early": state.stopped_early,
+        "seconds": round(seconds, 3),
+        "examples_per_second": round(trainer.monitor.rate.overall(), 3),
+        "processes": trainer.world,
+        "seed": config.seed,
+    }
+    results: Results = finite({**{task: dict(found) for task, found in metrics.items()}, "train": train_figures})
+    try:
+        if trainer.main:
+            save_model(trainer.step.model, config.output_dir / MODEL, tokenizer)
+        evaluator.write_predictions(config.output_dir)
+        if trainer.main:
+            write_json(config.output_dir / RESULTS, results)
+    except OSError as error:
+        raise RunError(
+            f"{config.output_dir}: cannot be written: {error}; free space, then --resume finishes the run"
+        ) from error
+    trainer.accelerator.wait_for_everyone()
+    return results
+
+
+def save_model(model: MultiTaskModel, target: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes the model folder beside its place, then moves it there."""
+    temporary, old = target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
+    for path in (temporary, old):
+        shutil.rmtree(path, ignore_errors=True)
+    model.save_pretrained(temporary, tokenizer)
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    if target.exists():
+        os.rename(target, old)
+    os.rename(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
