@@ -34,7 +34,7 @@ class TrainConfig(StrictModel):
     max_train_samples: int | None = Field(
         None, ge=1, description="first N training rows of each task, after a seeded shuffle"
     )
-    max_eval_samples: int | None = Field(None, ge=1, description="N dev rows of each task, taken evenly from the whole split")
+    max_eval_samples: int | None = Field(None, ge=1, description="N dev rows of each task, evenly from the whole split")
     # model
     model_name_or_path: str = Field(description="local folder or hub name of the encoder")
     trust_remote_code: bool = Field(False, description="run model code that comes with the checkpoint")

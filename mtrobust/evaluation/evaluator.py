@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mtrobust.data.collator import Collator
-from mtrobust.data.features import Features, load_features
+from mtrobust.data.features import load_features
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.run_folder import atomic_file, json_line, write_json

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Tape:
     h: dict[Site, Tensor] = field(default_factory=dict)
     tails: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     rng: dict[Site, RngState] = field(default_factory=dict)
-    last: Tensor | None = None
+    last: Tensor = None  # type: ignore[assignment]  # None while a pass has not reached its end (a prefix)
     pooled: Tensor | None = None
 
     @property
@@ -77,7 +77,7 @@ class _Plan:
     track: frozenset[Site]
     calls: int  # layer calls of a whole pass
     start: Site | None = None  # resume here with `hidden`
-    hidden: Tensor | None = None
+    hidden: Any = None
     recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     rng: RngState | None = None  # generators' state to set at `start`
     stop: Site | None = None
@@ -144,17 +144,19 @@ class Encoder(nn.Module):
         self.hidden_size: int = base.config.hidden_size
         self.num_layers: int = base.config.num_hidden_layers
         if getattr(base, "pooler", None) is not None and not FamilyHead.reads_pooler(base.config):
-            base.pooler = None  # its weights would be random and unread
+            base._modules["pooler"] = None  # its weights would be random and unread
 
     @property
     def layer_list(self) -> nn.ModuleList:
         """The module list whose items are called, one after the other."""
-        return self.base.get_submodule(self.family.layers)
+        return cast(nn.ModuleList, self.base.get_submodule(self.family.layers))
 
     @property
     def word_embeddings(self) -> nn.Embedding:
         """The word-embedding table, [vocabulary, width of site `words`]."""
-        return self.base.get_submodule(self.family.words) if self.family.words else self.base.get_input_embeddings()
+        path = self.family.words
+        table = self.base.get_submodule(path) if path else self.base.get_input_embeddings()
+        return cast(nn.Embedding, table)
 
     def width(self, site: Site) -> int:
         """The last dimension of the hidden states at a site (ELECTRA and ALBERT have narrower word embeddings)."""

@@ -40,15 +40,19 @@ class TrainedRun(Protocol):
     @property
     def config(self) -> TrainConfig:
         """The run's configuration."""
+
     @property
     def tasks(self) -> dict[str, TaskDef]:
         """Definitions by task name."""
+
     @property
     def model(self) -> MultiTaskModel:
         """The trained model."""
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The encoder's tokenizer."""
+
     @property
     def path(self) -> Path | None:
         """The run folder, where there is one."""

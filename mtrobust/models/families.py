@@ -10,9 +10,9 @@ from mtrobust.errors import UserError
 @dataclass(frozen=True)
 class Family:
     """layers: path of the module list whose items are called in order; words: path of the word-embedding module
-    (empty: `get_input_embeddings()`); block: path of the embedding block where its output is read by more than the first
-    layer, so that an edit of site 0 must be made there; auto_class: the transformers class that loads the bare encoder;
-    checkpointing: whether transformers can recompute its activations in the backward pass."""
+    (empty: `get_input_embeddings()`); block: path of the embedding block where its output is read by more than the
+    first layer, so that an edit of site 0 must be made there; auto_class: the transformers class that loads the bare
+    encoder; checkpointing: whether transformers can recompute its activations in the backward pass."""
 
     layers: str = "encoder.layer"
     words: str = ""

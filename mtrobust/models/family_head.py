@@ -23,7 +23,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from mtrobust.errors import UserError
 
 Kind = Literal["sequence", "span"]
-_MAPPINGS = {"sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "span": MODEL_FOR_QUESTION_ANSWERING_MAPPING}
+_MAPPINGS: dict[str, Any] = {
+    "sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "span": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+}
 # T5's classes for these tasks read the decoder; an encoder alone takes the linear heads below.
 _WITHOUT = frozenset({"t5"})
 
@@ -33,7 +36,7 @@ class _Given(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.out: BaseModelOutputWithPooling | None = None
+        self.out: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         return self.out
@@ -70,7 +73,7 @@ class FamilyHead(nn.Module):
         self.config.num_labels = num_labels
         self.own_class = type(config) in _MAPPINGS[kind] and config.model_type not in _WITHOUT
         if self.own_class:
-            self.model: nn.Module = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
+            self.model: Any = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
         else:
             self.model = _MeanHead(config, kind, num_labels)
         if dropout is not None:
@@ -80,11 +83,11 @@ class FamilyHead(nn.Module):
 
     @staticmethod
     def reads_pooler(config: PreTrainedConfig) -> bool:
-        """Whether the family's classification class reads the encoder's pooler (BERT and ALBERT do, RoBERTa does not)."""
+        """Whether the family's classification class reads the encoder's pooler (BERT does, RoBERTa does not)."""
         mapping = _MAPPINGS["sequence"]
         if type(config) not in mapping or config.model_type in _WITHOUT:
             return False
-        cls = mapping[type(config)]
+        cls: Any = mapping[type(config)]
         with torch.device("meta"):
             model = cls(copy.deepcopy(config))
         return getattr(getattr(model, cls.base_model_prefix), "pooler", None) is not None
@@ -115,7 +118,7 @@ class FamilyHead(nn.Module):
                 "so this task cannot be exported; BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DeBERTa, DeBERTa-v2, "
                 "ALBERT, DistilBERT, MPNet and ModernBERT can"
             )
-        cls = type(self.model)
+        cls: Any = type(self.model)
         with torch.device("meta"):
             wanted = getattr(cls(copy.deepcopy(self.config)), cls.base_model_prefix)
         encoder = copy.copy(base)
@@ -136,7 +139,7 @@ def _without_encoder(cls: type[PreTrainedModel], config: PreTrainedConfig) -> Pr
     setattr(model, model.base_model_prefix, _Given())
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor._is_hf_initialized = False
+        setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
     for module in model.modules():
         if not isinstance(module, _Given):
             model._init_weights(module)

@@ -98,7 +98,9 @@ class Passes:
         """Hidden states at a site, [B, T, width]. The method must have named the site in `needs`."""
         return self.tape.h[site]
 
-    def at(self, site: Site, hidden: Tensor, dropout: Dropout = "independent", track: frozenset[Site] = frozenset()) -> Passes:
+    def at(
+        self, site: Site, hidden: Tensor, dropout: Dropout = "independent", track: frozenset[Site] = frozenset()
+    ) -> Passes:
         """A branch: the same questions asked of the pass that has `hidden` at `site`.
 
         dropout: `independent` | `shared` (the clean pass's masks) | `off`, from the site upwards and in the head.
@@ -194,7 +196,9 @@ class Passes:
 class LayerOptions(StrictModel):
     """Options that every method has which edits hidden states."""
 
-    layers: LayerSpec = Field(LayerSpec.parse("embeddings"), description="words, embeddings (= 0), 3, 1-3, all, or a list")
+    layers: LayerSpec = Field(
+        LayerSpec.parse("embeddings"), description="words, embeddings (= 0), 3, 1-3, all, or a list"
+    )
     pick: Literal["random", "each"] = Field("random", description="one site drawn per step, or the mean over the sites")
 
 

@@ -26,7 +26,9 @@ def check_specs(specs: Sequence[PerturbSpec], where: str = "perturb") -> list[st
             faults.append(f"{where}: {name}: stands alone; name only the other methods")
     for spec in specs:
         if spec.name not in METHODS:
-            faults.append(f"{where}: {spec.name}: unknown method{suggestion(spec.name, METHODS)} (known: {', '.join(METHODS)})")
+            faults.append(
+                f"{where}: {spec.name}: unknown method{suggestion(spec.name, METHODS)} (known: {', '.join(METHODS)})"
+            )
             continue
         faults.extend(_option_faults(spec, where))
     return faults
@@ -49,9 +51,7 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> str:
     return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
 
 
-def build_methods(
-    specs: Sequence[PerturbSpec], tasks: Mapping[str, TaskDef], info: EncoderInfo
-) -> dict[str, Compose]:
+def build_methods(specs: Sequence[PerturbSpec], tasks: Mapping[str, TaskDef], info: EncoderInfo) -> dict[str, Compose]:
     """One composition per task: the task's own `perturb` where its definition has one, else the run's.
 
     Methods of the run are built once and shared by the tasks that use them. Raises `UserError` with every fault,

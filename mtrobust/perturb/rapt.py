@@ -18,7 +18,9 @@ class Options(ConsistencyOptions):
 
     layers: LayerSpec = Field(LayerSpec.parse("1-3"), description="words, embeddings (= 0), 3, 1-3, all, or a list")
     eta: float = Field(2.0, ge=0, description="size of the noise: its largest absolute value (norm: none: a factor)")
-    sigma: float = Field(3.1622776601683795e-3, gt=0, description="standard deviation of the draw; matters for norm: none")
+    sigma: float = Field(
+        3.1622776601683795e-3, gt=0, description="standard deviation of the draw; matters for norm: none"
+    )
     norm: Literal["example", "token", "none"] = Field(
         "example", description="what the largest absolute value is taken over before scaling; none: no normalisation"
     )

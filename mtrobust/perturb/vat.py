@@ -14,7 +14,9 @@ class Options(ConsistencyOptions):
     """Options of `vat`."""
 
     c: float = Field(1e-3, gt=0, description="L2 norm of the noise, of the start and of the result")
-    norm_over: Literal["token", "example"] = Field("token", description="what the norm of the result is taken over (the start's: a token)")
+    norm_over: Literal["token", "example"] = Field(
+        "token", description="what the norm of the result is taken over (the start's: a token)"
+    )
     steps: int = Field(1, ge=1, description="power-iteration steps K")
 
 

@@ -171,7 +171,10 @@ class TaskType:
         raise NotImplementedError
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], features: Sequence[dict[str, Any]], outputs: Sequence[dict[str, np.ndarray]]
+        self,
+        rows: Sequence[dict[str, Any]],
+        features: Sequence[dict[str, Any]],
+        outputs: Sequence[dict[str, np.ndarray]],
     ) -> list[Prediction]:
         """One prediction per row. `outputs[i]` belongs to `features[i]`: per-token arrays are cut to its length."""
         raise NotImplementedError

@@ -47,7 +47,7 @@ class TrainStep(nn.Module):
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """What the terms' means run over in this batch, by kind; the trainer sums these over a step."""
-        head = self.model.heads[batch.task]
+        head: Any = self.model.heads[batch.task]
         return {
             "labels": float(head.count(batch)),
             "items": float(head.items(batch)),
@@ -57,7 +57,8 @@ class TrainStep(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """The batch's share of the step's loss; `batch.norms` None means that this batch is the whole step."""
         compose = self.methods[batch.task]
-        passes = Passes(self.model.encoder, self.model.heads[batch.task], batch, self.noise, compose.needs)
+        head: Any = self.model.heads[batch.task]
+        passes = Passes(self.model.encoder, head, batch, self.noise, compose.needs)
         terms, stats = compose.forward(passes)
         norms = batch.norms or self.counts(batch)
         weight = self.model.tasks[batch.task].weight

@@ -18,7 +18,13 @@ from mtrobust.perturb.layers import Site
 from mtrobust.tasks.base import Batch
 from mtrobust.tasks.taskdef import TaskDef
 
-GRADIENTS = ("gradnorm_encoder", "gradnorm_word_embeddings", "grad_word_embeddings", "grad_head_weight", "grad_head_bias")
+GRADIENTS = (
+    "gradnorm_encoder",
+    "gradnorm_word_embeddings",
+    "grad_word_embeddings",
+    "grad_head_weight",
+    "grad_head_bias",
+)
 
 
 class RecordedNoise:
@@ -97,7 +103,9 @@ class Fixture:
         noise = {k: torch.from_numpy(v).to(dtype) for k, v in np.load(folder / "noise.npz").items()}
         return cls(encoder, heads, batches, noise)
 
-    def passes(self, task: str, draw: Tensor, method: Perturbation | None = None, padding: bool = True) -> WatchedPasses:
+    def passes(
+        self, task: str, draw: Tensor, method: Perturbation | None = None, padding: bool = True
+    ) -> WatchedPasses:
         """Passes of one task with a recorded draw; `padding`: the released codes let padding have noise."""
         batch = self.batches[task]
         mask = batch.inputs["attention_mask"]

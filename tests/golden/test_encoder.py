@@ -110,15 +110,14 @@ def test_rapt(golden: Path, fixture: Fixture) -> None:
                 _, delta, noisy = passes.edits[-1]
                 real = passes.batch.inputs["attention_mask"].bool().numpy()
                 comparison.check(f"{key}/delta", delta, 1e-7, where=real if nonpad else None)
-                for ours, name in (("logits", "reg_noisy" if task == "reg" else "cls_logits_noisy"),
-                                   ("start_logits", "start_logits_noisy"), ("end_logits", "end_logits_noisy")):  # fmt: skip
-                    if ours in noisy.out:
-                        comparison.check(f"{key}/{name}", noisy.out[ours], 1e-7)
+                for name, logits in noisy.out.items():
+                    whole = {"cls": "cls_logits_noisy", "reg": "reg_noisy", "span": f"{name}_noisy"}[task]
+                    comparison.check(f"{key}/{whole}", logits, 1e-7)
     comparison.close()
 
 
 class MtdnnSmart(Smart):
-    """SMART whose inner loss is MT-DNN's own: a difference of log-odds, noisy side first. Remembers each step."""
+    """SMART with MT-DNN's own inner loss for classes: a difference of log-odds, noisy side first. Keeps each step."""
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
@@ -129,6 +128,8 @@ class MtdnnSmart(Smart):
         return super().bound(moved, mask)
 
     def inner(self, passes: Passes, noisy: Passes) -> torch.Tensor:
+        if passes.batch.task == "reg":
+            return super().inner(passes, noisy)
         return LogOdds()(noisy.out["logits"], passes.out["logits"].detach()).sum()
 
 
@@ -148,9 +149,9 @@ def test_smart_as_in_mtdnn(golden: Path, fixture: Fixture) -> None:
     arrays = {key: value for key, value in recorded(golden, "smart").items() if not key.endswith(ABOUT)}
     comparison = Comparison(Ledger("encoder/smart"), arrays)
     narrow = Fixture.load(golden, torch.float32)
-    pattern = r"smart/(post_embed|word_embed)\.cls\.K(\d)\.(inf|l2)\.(tok|sent)\.(\w+)"
+    pattern = r"smart/(post_embed|word_embed)\.(cls|reg)\.K(\d)\.(inf|l2)\.(tok|sent)\.(\w+)"
     for match in cases(arrays, pattern):
-        key, mode, steps, norm, level, criterion = match[0], *match.groups()
+        key, mode, task, steps, norm, level, criterion = match[0], *match.groups()
         options = {
             "layers": SITES[mode],
             "steps": int(steps),
@@ -159,14 +160,14 @@ def test_smart_as_in_mtdnn(golden: Path, fixture: Fixture) -> None:
             "noise_std": 1e-5,
             "gradient": "raw",
         }
-        form = as_divergence(FORMS[CRITERIA[criterion]])
+        form = as_divergence(FORMS[CRITERIA[criterion]]) if criterion in CRITERIA else None  # mse needs none
         method = method_of(MtdnnSmart, fixture, form, **options)
-        passes = fixture.passes("cls", fixture.noise["z_embed"], method)
+        passes = fixture.passes(task, fixture.noise["z_embed"], method)
         adv = run(method, passes)
-        task = passes.loss().total / len(passes.batch.row_ids)
+        clean = passes.loss().total / len(passes.batch.row_ids)
         comparison.check(f"{key}/adv_loss", adv, 1e-6)
-        comparison.check(f"{key}/task_loss", task, 1e-6)
-        comparison.check(f"{key}/total_loss", task + adv, 1e-6)
+        comparison.check(f"{key}/task_loss", clean, 1e-6)
+        comparison.check(f"{key}/total_loss", clean + adv, 1e-6)
         comparison.check(f"{key}/clean_logits", passes.out["logits"], 1e-6)
         deltas = [delta for _, delta, _ in passes.edits]
         comparison.check(f"{key}/delta_init", deltas[0], 1e-6, 1e-15)
@@ -178,12 +179,12 @@ def test_smart_as_in_mtdnn(golden: Path, fixture: Fixture) -> None:
         comparison.check(f"{key}/emb_abs_mean", embeddings.abs().mean(), 1e-6)
         comparison.check(f"{key}/pre_norm_step1", method.moved[0], 1e-6, 1e-15)
         comparison.check(f"{key}/pre_norm_step2", method.moved[-1], 1e-6, 1e-15)
-        for field, value in fixture.gradients("cls", adv).items():
+        for field, value in fixture.gradients(task, adv).items():
             comparison.check(f"{key}/adv/{field}", value, 1e-6)
-        for field, value in fixture.gradients("cls", adv + task).items():
+        for field, value in fixture.gradients(task, adv + clean).items():
             comparison.check(f"{key}/total/{field}", value, 1e-6)
         single = method_of(MtdnnSmart, narrow, form, **options)
-        narrow_passes = narrow.passes("cls", narrow.noise["z_embed"], single)
+        narrow_passes = narrow.passes(task, narrow.noise["z_embed"], single)
         comparison.check(f"{key}/adv_loss_fp32_literal", run(single, narrow_passes), 1e-2, 1e-5)
     comparison.close()
 
@@ -191,7 +192,9 @@ def test_smart_as_in_mtdnn(golden: Path, fixture: Fixture) -> None:
 def test_smart_as_published(golden: Path, fixture: Fixture) -> None:
     arrays = recorded(golden, "smart_paper")
     comparison = Comparison(Ledger("encoder/smart_paper"), arrays)
-    pattern = r"smart_paper/(post_embed|word_embed)\.(cls|reg|span)\.eps([\d.e-]+)\.eta([\d.e-]+)\.K(\d)\.(token|sequence)"
+    pattern = (
+        r"smart_paper/(post_embed|word_embed)\.(cls|reg|span)\.eps([\d.e-]+)\.eta([\d.e-]+)\.K(\d)\.(token|sequence)"
+    )
     for match in cases(arrays, pattern):
         key, mode, task, epsilon, eta, steps, level = match[0], *match.groups()
         method = method_of(

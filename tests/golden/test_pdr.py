@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +30,18 @@ class ReleasedRpt(Rpt):
 
 
 def test_rpt(golden: Path, fixture: Fixture) -> None:
-    arrays = {k: v for k, v in recorded(golden, "fdiv").items() if "/rpt." in k or k.startswith(("repo/clean", "paper/unit"))}
+    arrays = {
+        k: v for k, v in recorded(golden, "fdiv").items() if "/rpt." in k or k.startswith(("repo/clean", "paper/unit"))
+    }
     comparison = Comparison(Ledger("encoder/fdiv"), arrays)
     narrow = Fixture.load(golden, torch.float32)
-    for task, names in {"cls": {"logits": "cls_logits"}, "span": {"start_logits": "start_logits", "end_logits": "end_logits"}}.items():  # fmt: skip
-        out = fixture.passes(task, fixture.noise["z_embed"]).out
-        for ours, theirs in names.items():
-            comparison.check(f"repo/clean/{theirs}", out[ours], 1e-5)
+    for task in ("cls", "span"):
+        for name, logits in fixture.passes(task, fixture.noise["z_embed"]).out.items():
+            comparison.check(f"repo/clean/{'cls_logits' if task == 'cls' else name}", logits, 1e-5)
     comparison.check("repo/clean/embedding_output", fixture.encoder.prefix(fixture.batches["cls"].inputs, 0).h[0], 1e-5)
-    for match in cases(arrays, r"paper/rpt\.(cls|span)\.(\w+)\.(clean_x_noisy|noisy_x_clean)\.(both_sides|clean_detached)"):
+    for match in cases(
+        arrays, r"paper/rpt\.(cls|span)\.(\w+)\.(clean_x_noisy|noisy_x_clean)\.(both_sides|clean_detached)"
+    ):
         key, task, divergence, order, side = match[0], *match.groups()
         name = "reverse_kl" if order == "noisy_x_clean" and divergence == "kl" else DIVERGENCES[divergence]
         check_rpt(comparison, key, fixture, task, Rpt, 1e-6, divergence=name, detach_clean=side == "clean_detached")
@@ -90,7 +92,9 @@ def test_vat(golden: Path, fixture: Fixture) -> None:
     arrays.pop("repo/vat.cls.js/raises", None)
     comparison = Comparison(Ledger("encoder/fdiv"), arrays)
     single = Fixture.load(golden, torch.float32)
-    for match in cases(arrays, r"paper/vat\.(cls|span)\.(\w+)\.(token|sequence)_l2(?:\.(both_sides|clean_detached))?(?=/)"):
+    for match in cases(
+        arrays, r"paper/vat\.(cls|span)\.(\w+)\.(token|sequence)_l2(?:\.(both_sides|clean_detached))?(?=/)"
+    ):
         key, task, divergence, level, side = match[0], *match.groups()
         options = {"divergence": DIVERGENCES[divergence], "norm_over": {"token": "token", "sequence": "example"}[level]}
         check_vat(comparison, key, fixture, task, WatchedVat, 1e-6, **options, detach_clean=side != "both_sides")

@@ -57,24 +57,52 @@ CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     ),
     "albert": lambda **kw: AlbertConfig(**_BERT, embedding_size=8, num_hidden_groups=1, **kw),
     "distilbert": lambda **kw: DistilBertConfig(
-        vocab_size=VOCABULARY, dim=16, n_layers=LAYERS, n_heads=2, hidden_dim=32, max_position_embeddings=64,
-        dropout=kw.get("hidden_dropout_prob", 0.1), attention_dropout=kw.get("attention_probs_dropout_prob", 0.1),
+        vocab_size=VOCABULARY,
+        dim=16,
+        n_layers=LAYERS,
+        n_heads=2,
+        hidden_dim=32,
+        max_position_embeddings=64,
+        dropout=kw.get("hidden_dropout_prob", 0.1),
+        attention_dropout=kw.get("attention_probs_dropout_prob", 0.1),
     ),
     "mpnet": lambda **kw: MPNetConfig(**_BERT, **kw),
     "modernbert": lambda **kw: ModernBertConfig(
-        **_BERT, pad_token_id=0, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2,
-        embedding_dropout=kw.get("hidden_dropout_prob", 0.1), mlp_dropout=kw.get("hidden_dropout_prob", 0.1),
+        **_BERT,
+        pad_token_id=0,
+        cls_token_id=1,
+        sep_token_id=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        embedding_dropout=kw.get("hidden_dropout_prob", 0.1),
+        mlp_dropout=kw.get("hidden_dropout_prob", 0.1),
         attention_dropout=kw.get("attention_probs_dropout_prob", 0.1),
-        local_attention=26, global_attn_every_n_layers=2,
+        local_attention=26,
+        global_attn_every_n_layers=2,
     ),
     "t5": lambda **kw: T5Config(
-        vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=32, num_layers=LAYERS, num_heads=2,
+        vocab_size=VOCABULARY,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=LAYERS,
+        num_heads=2,
         dropout_rate=kw.get("hidden_dropout_prob", 0.1),
     ),
 }
 FAMILIES = list(CONFIGS)
 WITHOUT_SDPA = {"deberta", "deberta-v2", "mpnet"}
-WITHOUT_TYPES = {"roberta", "xlm-roberta", "camembert", "deberta", "deberta-v2", "distilbert", "mpnet", "modernbert", "t5"}
+WITHOUT_TYPES = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "mpnet",
+    "modernbert",
+    "t5",
+}
 
 
 def tiny_encoder(family: str, dropout: float = 0.1, attention: str | None = None, seed: int = 0) -> Encoder:

@@ -46,7 +46,12 @@ def batch_of(family: str, task_type: str, rows: int = 4, labelled: list[bool] | 
 
 
 def step_of(
-    family: str, task_type: str, specs: list[PerturbSpec], dropout: float = 0.1, dtype: torch.dtype = torch.float32, **task: Any
+    family: str,
+    task_type: str,
+    specs: list[PerturbSpec],
+    dropout: float = 0.1,
+    dtype: torch.dtype = torch.float32,
+    **task: Any,
 ) -> TrainStep:
     encoder = tiny_encoder(family, dropout)
     tasks = {task_type.lower(): task_of(task_type, dropout_p=dropout, **task)}

@@ -63,5 +63,7 @@ def test_standard_cell(family, task_type):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", EDITING)
 def test_layers_that_the_encoder_lacks_are_refused(family, method):
-    with pytest.raises(UserError, match=rf"perturb\.{method}\.layers: 2-9: the encoder has {LAYERS} layers; allowed: words"):
+    with pytest.raises(
+        UserError, match=rf"perturb\.{method}\.layers: 2-9: the encoder has {LAYERS} layers; allowed: words"
+    ):
         step_of(family, "Classification", [spec(method, layers="2-9")])

@@ -212,11 +212,16 @@ def test_a_step_costs_exactly_its_documented_layer_calls(method, site):
             counted["forward"] += len(args[0]) // 4
             return None
 
-        def count(grad, rows):
-            counted["backward"] += rows // 4
+        def watch_backward(module, args, out):
+            rows = len(out)
+
+            def count(grad):
+                counted["backward"] += rows // 4
+
+            out.register_hook(count)
 
         layer.register_forward_hook(forward)
-        layer.register_forward_hook(lambda m, a, out: out.register_hook(lambda g, n=len(out): count(g, n)) and None)
+        layer.register_forward_hook(watch_backward)
     step(batch_of("bert", "Classification")).loss.backward()
     assert (counted["forward"], counted["backward"]) == CALLS[method, site]
 
