@@ -1,0 +1,159 @@
+"""Tiny random encoders with a tokenizer of the family's own kind, saved as `from_pretrained` reads them.
+
+Vocabularies are learned on a few fixed sentences, so that nothing is downloaded and every run has the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TEXT = [
+    "A clear film with a warm heart and a dull end.",
+    "The doctor who met the lawyers slept, and the lawyers did not sleep.",
+    "Where was the old bridge built? It was built near the river in 1886.",
+    "Shares of the firm fell 3.5 percent; the market rose.",
+    "No cat chased every dog, but some dogs chased the cat!",
+    'He said: "the team won (2-1) in Zürich" - naïve café prices.',
+] * 3
+
+_WORDPIECE_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_BPE_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def _wordpiece(specials: list[str] | None = None) -> dict[str, int]:
+    """Token to id, BERT's special tokens first."""
+    from tokenizers import BertWordPieceTokenizer
+
+    trained = BertWordPieceTokenizer(lowercase=True)
+    specials = specials or _WORDPIECE_SPECIALS
+    trained.train_from_iterator(TEXT, vocab_size=300, min_frequency=1, special_tokens=specials, show_progress=False)
+    return trained.get_vocab()
+
+
+def _bpe(specials: list[str]) -> dict[str, Any]:
+    """Keywords `vocab` and `merges` of a byte-level tokenizer."""
+    import json
+
+    from tokenizers import ByteLevelBPETokenizer
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(TEXT, vocab_size=330, min_frequency=1, special_tokens=specials, show_progress=False)
+    model = json.loads(trained.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+
+def _unigram(specials: list[str], unknown: str) -> list[tuple[str, float]]:
+    """Pieces with their log-probabilities, special tokens first."""
+    import json
+
+    from tokenizers import SentencePieceUnigramTokenizer
+
+    trained = SentencePieceUnigramTokenizer()
+    trained.train_from_iterator(TEXT, vocab_size=160, special_tokens=specials, unk_token=unknown, show_progress=False)
+    return [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
+
+
+def _tokenizer(family: str) -> Any:
+    import transformers as hf
+
+    deberta = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    makers: dict[str, Callable[[], Any]] = {
+        "bert": lambda: hf.BertTokenizer(vocab=_wordpiece()),
+        "electra": lambda: hf.ElectraTokenizer(vocab=_wordpiece()),
+        "distilbert": lambda: hf.DistilBertTokenizer(
+            vocab=_wordpiece(), model_input_names=["input_ids", "attention_mask"]
+        ),
+        "mpnet": lambda: hf.MPNetTokenizer(
+            vocab=_wordpiece(["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]),
+            model_input_names=["input_ids", "attention_mask"],
+        ),
+        "roberta": lambda: hf.RobertaTokenizer(**_bpe(_BPE_SPECIALS)),
+        "deberta": lambda: hf.DebertaTokenizer(**_bpe(deberta)),
+        "modernbert": _modernbert_tokenizer,
+        "xlm-roberta": lambda: hf.XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>"], "<unk>")),
+        "albert": lambda: hf.AlbertTokenizer(vocab=_unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], "<unk>")),
+        "deberta-v2": lambda: hf.DebertaV2Tokenizer(vocab=_unigram(deberta, "[UNK]"), unk_id=3),
+        "t5": lambda: hf.T5Tokenizer(vocab=_unigram(["<pad>", "</s>", "<unk>"], "<unk>"), extra_ids=0),
+    }
+    return makers[family]()
+
+
+def _modernbert_tokenizer() -> Any:
+    """Byte-level pieces with BERT's special tokens and template, as the released ModernBERT has it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    parts = _bpe(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    raw = Tokenizer(models.BPE(vocab=parts["vocab"], merges=parts["merges"]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, parts["vocab"][token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+_SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {**_SIZE},
+    "electra": {**_SIZE, "embedding_size": 24},
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48},
+    "mpnet": {**_SIZE},
+    "roberta": {**_SIZE, "max_position_embeddings": 130},
+    "xlm-roberta": {**_SIZE, "max_position_embeddings": 130},
+    "deberta": {**_SIZE, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False},
+    "deberta-v2": {
+        **_SIZE,
+        "relative_attention": True,
+        "pos_att_type": "c2p|p2c",
+        "position_biased_input": False,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_buckets": 16,
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
+    "albert": {**_SIZE, "embedding_size": 24, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+    "modernbert": {
+        **_SIZE,
+        "global_attn_every_n_layers": 2,
+        "local_attention": 8,
+        "embedding_dropout": 0.1,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    },
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4},
+}
+FAMILIES = tuple(_CONFIGS)
+
+
+def write_tiny_model(family: str, folder: Path, seed: int = 5) -> Path:
+    """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`."""
+    import torch
+    from transformers import AutoConfig, AutoModel, T5EncoderModel
+
+    tokenizer = _tokenizer(family)
+    settings: dict[str, Any] = {"max_position_embeddings": 128} if family != "t5" else {}
+    settings |= _CONFIGS[family]
+    for name in ("pad", "cls", "sep", "bos", "eos"):
+        if getattr(tokenizer, f"{name}_token_id", None) is not None:
+            settings[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5EncoderModel(config) if family == "t5" else AutoModel.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
