@@ -5,6 +5,7 @@ This module imports no torch at run time, so that definitions and rows can be ch
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -104,30 +105,30 @@ else:
     _Module = object
 
 
-class HeadContract(_Module):
+class HeadContract(ABC, _Module):
     """The methods of a head; concrete heads derive from `mtrobust.tasks.heads.Head`, an `nn.Module`."""
 
     token_outputs: ClassVar[frozenset[str]] = frozenset()  # outputs with one value per token: cut to the real length
 
+    @abstractmethod
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
         """Named outputs (logits)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
         """Loss per example, [B], at least float32; rows without a label contribute 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count(self, batch: Batch) -> Tensor:
         """What the mean of `loss` divides by: the number of labelled rows (a 0-d tensor), known before the pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
         """How two passes are compared; structural masks only, so unlabelled rows have views too."""
-        raise NotImplementedError
 
+    @abstractmethod
     def items(self, batch: Batch) -> Tensor:
         """The number of items of a view (a 0-d tensor), known before the pass: what a regulariser's mean divides by."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Prediction:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class TaskType:
+class TaskType(ABC):
     """One kind of task. A subclass in one file, registered by one decorator, is all a new kind needs."""
 
     data_formats: ClassVar[tuple[str, ...]]
@@ -151,25 +152,26 @@ class TaskType:
         self.task = task
 
     @classmethod
+    @abstractmethod
     def check(cls, task: TaskDef) -> list[str]:
         """Faults of a definition as `key: message`; empty when it is sound."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The row with its fields checked and typed (label names become ids). Raises `RowError`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def featurize(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
     ) -> list[dict[str, Any]]:
         """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
         into `rows`; one row may become several features, never none) and every name in `columns`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """A new head (an `nn.Module`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(
         self,
         rows: Sequence[dict[str, Any]],
@@ -177,17 +179,16 @@ class TaskType:
         outputs: Sequence[dict[str, np.ndarray]],
     ) -> list[Prediction]:
         """One prediction per row. `outputs[i]` belongs to `features[i]`: per-token arrays are cut to its length."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, rows: Sequence[dict[str, Any]], predictions: Sequence[Prediction]) -> dict[str, float]:
         """The definition's metrics over labelled rows, in percent (lower-case names: `acc`, `f1`, `em`, `pearson`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def main_metric(self) -> str:
         """The key of `score` that stands for the task when checkpoints are compared."""
-        raise NotImplementedError
 
-    def restore(self, scores: Mapping[str, Any]) -> None:
+    def restore(self, scores: Mapping[str, Any]) -> None:  # noqa: B027 (most types tune nothing)
         """Takes over what an earlier `score` tuned (a threshold), from the figures that it gave."""
 
     def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:

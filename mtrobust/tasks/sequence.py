@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,9 +38,9 @@ class SequenceType(TaskType):
 
     data_formats: ClassVar[tuple[str, ...]] = ("PremiseOnly", PAIR)
 
+    @abstractmethod
     def label(self, value: Any) -> int | float:
         """A given label as the head is trained on it. Raises `RowError`."""
-        raise NotImplementedError
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Checks `text`, `text_pair` and `label`; without a label (or null) the row is unlabelled, `label` None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -207,9 +208,9 @@ class SpanType(TaskType):
                 scores |= METRICS[name](golds, texts)
         return scores
 
+    @abstractmethod
     def answer_text(self, prediction: Prediction) -> str:
         """The predicted text, "" for none."""
-        raise NotImplementedError
 
     def main_metric(self) -> str:
         """F1 of the answers."""
