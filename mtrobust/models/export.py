@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mtrobust import __version__
 from mtrobust.errors import RunError, UserError
+from mtrobust.models.multitask import no_progress_bars
 from mtrobust.registry import Registry, suggestion
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     max_len = definition.max_len or run.config.max_seq_length
     tokenizer = _tokenizer_for(run.tokenizer, max_len)
     with _appearing(target) as folder:
-        full.save_pretrained(folder)
+        with no_progress_bars():
+            full.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
         _check_same(model, task, folder, tokenizer, type(full))
@@ -177,7 +179,8 @@ def _check_same(
     model: MultiTaskModel, task: str, folder: Path, tokenizer: PreTrainedTokenizerBase, cls: type[PreTrainedModel]
 ) -> None:
     """Loads the folder and compares its logits with the model's own on two short texts of different lengths."""
-    loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    with no_progress_bars():
+        loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     loaded, report = loading
     lost = [*report["missing_keys"], *report["mismatched_keys"], *report["unexpected_keys"]]
     if lost:

@@ -31,7 +31,7 @@ TASK_DEF_FILE = "task_def.yml"
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """transformers draws a progress bar even for a load of a tenth of a second; not inside."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
@@ -72,7 +72,7 @@ class MultiTaskModel(nn.Module):
         """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _no_bars():
+        with no_progress_bars():
             self.encoder.base.save_pretrained(folder)
         heads = {name: tensor.contiguous() for name, tensor in self.heads.state_dict().items()}
         save_file(heads, folder / HEADS_FILE, metadata={"tasks": json.dumps(list(self.tasks))})
@@ -108,7 +108,7 @@ def load_encoder(name: str, attention: str | None = None, trust_remote_code: boo
     family = family_of(config.model_type)
     options = {} if attention is None else {"attn_implementation": attention}
     try:
-        with _no_bars():
+        with no_progress_bars():
             base, report = getattr(transformers, family.auto_class).from_pretrained(
                 name, dtype="float32", trust_remote_code=trust_remote_code, output_loading_info=True, **options
             )
