@@ -26,7 +26,8 @@ def run_parser(name: str, description: str) -> Parser:
 def add_pass_flags(parser: Parser) -> None:
     """`--batch_size` and `--bf16`, with the run's own values as defaults."""
     parser.add_argument("--batch_size", type=positive, metavar="N", help="rows per batch; default: the run's")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 autocast; default: the run's")
+    parser.add_argument("--bf16", action="store_const", const=True, help="bfloat16 autocast; default: the run's")
+    parser.add_argument("--no_bf16", dest="bf16", action="store_const", const=False, help="float32 throughout")
 
 
 def select_tasks(names: Iterable[str] | None, defined: Iterable[str], place: str) -> tuple[list[str], list[str]]:
