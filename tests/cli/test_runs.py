@@ -39,7 +39,7 @@ def test_evaluate_prints_and_writes_metrics_and_predictions(run: Path, mtrobust:
 
 
 def test_evaluate_some_tasks_on_another_split_without_labels(run: Path, mtrobust: Callable):
-    ended = mtrobust("evaluate", run, "--tasks", "mood", "--split", "test", "--batch_size", 2, "--no-bf16", "--use_cpu")
+    ended = mtrobust("evaluate", run, "--tasks", "mood", "--split", "test", "--batch_size", 2, "--no_bf16", "--use_cpu")
     assert ended.code == 0, ended.err
     assert "mood  no labelled rows: predictions only" in ended.out and "stsb" not in ended.out
     assert len(read_lines(run / "predictions" / "mood.test.jsonl")) == 5
