@@ -51,8 +51,10 @@ echo "== untrained (the level to beat)"
 echo "== standard and rapt, side by side"
 trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT
 pids=()
-for method in standard rapt; do
-    train "$method" 1e-3 --perturb "$method" > >(sed -u "s/^/$method: /") 2>&1 &
+# An encoder that starts from random weights learns slowly under the noise that suits a pretrained one (eta 2).
+for method in "standard" "rapt --perturb.eta 0.5"; do
+    read -ra words <<<"$method"
+    train "${words[0]}" 1e-3 --perturb "${words[@]}" > >(sed -u "s/^/${words[0]}: /") 2>&1 &
     pids+=($!)
 done
 for pid in "${pids[@]}"; do wait "$pid"; done
