@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import glue, sample, squad, textcls, tiny_encoder
+from . import glue, sample, squad, text, textcls, tiny_encoder
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
         "glue": glue,
         "squad": squad,
         "textcls": textcls,
+        "text": text,
         "sample": sample,
         "tiny_encoder": tiny_encoder,
     }.items()

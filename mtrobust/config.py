@@ -34,6 +34,16 @@ class TrainConfig(StrictModel):
     max_train_samples: int | None = Field(
         None, ge=1, description="first N training rows of each task, after a seeded shuffle"
     )
+    data_fraction: float = Field(
+        1.0, gt=0, le=1, description="share of each task's training rows, drawn by the seed; before max_train_samples"
+    )
+    label_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of each task's labelled training rows, drawn by the seed, that keep their label; the others "
+        "take part in regularisers only",
+    )
     max_eval_samples: int | None = Field(None, ge=1, description="N dev rows of each task, evenly from the whole split")
     # model
     model_name_or_path: str = Field(description="local folder or hub name of the encoder")

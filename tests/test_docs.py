@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
-from mtrobust.perturb import METHODS
+from mtrobust.perturb import METHODS, Passes, Perturbation
 from mtrobust.tasks import base as tasks_base
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,20 +72,69 @@ def test_flags_in_the_readme_exist():
         assert [flag for flag in flags if flag not in TrainConfig.model_fields] == []
 
 
-def test_the_new_method_of_contributing_runs(monkeypatch: pytest.MonkeyPatch):
-    """The example is a whole method: it registers, and takes its option."""
-    from pydantic import Field
-
-    from mtrobust.perturb.base import Consistency, ConsistencyOptions, Passes, Term
-    from mtrobust.perturb.layers import Site
-    from mtrobust.registry import Registry
-
-    registry: Registry = Registry("perturbation method")
+@pytest.fixture
+def uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Perturbation]:
+    """The worked example of CONTRIBUTING.md, imported as a file of the package; unregistered after the test."""
     (code,) = re.findall(r"```python\n(.*?)```", text_of("CONTRIBUTING.md"), flags=re.DOTALL)
-    names = {"Consistency": Consistency, "ConsistencyOptions": ConsistencyOptions, "Passes": Passes, "Site": Site}
-    scope = {**names, "Term": Term, "Field": Field, "METHODS": registry, "__name__": "example"}
-    exec(code, scope)
-    assert registry["uniform"].Options(size=0.5).size == 0.5
+    assert code.count("\n") < 80
+    path = tmp_path / "uniform.py"
+    path.write_text(code, encoding="utf-8")
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS.items()))
+    found = importlib.util.spec_from_file_location("mtrobust.perturb.uniform", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    monkeypatch.setitem(sys.modules, found.name, module)
+    found.loader.exec_module(module)
+    return METHODS["uniform"]
+
+
+def test_the_worked_example_has_its_options_on_the_command_line(uniform, capsys: pytest.CaptureFixture[str]):
+    from mtrobust.commands import methods
+    from mtrobust.config_parse import parse_train
+
+    assert methods.run(["uniform"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"uniform: {uniform.summary}\n")
+    options = re.findall(r"^  (\w+) ", shown, flags=re.MULTILINE)
+    assert options == ["layers", "pick", "alpha", "divergence", "detach_clean", "size"]
+
+    parsed = parse_train(["--perturb", "uniform", "--perturb.layers", "1-2", "--perturb.size", "-1"])
+    assert [fault for fault in parsed.faults if "perturb" in fault] == ["--perturb.size: -1: must be a number >= 0"]
+
+
+@pytest.mark.parametrize("layers", ["words", "embeddings", "1-2"])
+def test_the_worked_example_runs_in_cells_of_the_matrix(uniform, layers: str):
+    from tests.perturb.cells import TASKS, batch_of, gradients, spec, step_of
+
+    for task_type in TASKS:
+        step = step_of("bert", task_type, [spec("rapt"), spec("uniform", layers=layers, size=0.5)])
+        batch = batch_of("bert", task_type, labelled=[True, False, True, True])
+        out = step(batch)
+        assert set(out.terms) == {"task", "rapt/reg", "uniform/reg"} and out.terms["uniform/reg"] > 0
+        assert set(out.stats) >= {"uniform/site", "uniform/delta_norm"}
+        _, grads = gradients(step, batch)
+        assert all(grad.isfinite().all() for grad in grads.values())
+
+
+def test_the_worked_example_leaves_padding_alone(uniform):
+    from tests.perturb.cells import batch_of, spec, step_of
+
+    step, batch = step_of("bert", "Classification", [spec("uniform")]), batch_of("bert", "Classification")
+    method = step.methods["classification"].methods["uniform"]
+    passes = Passes(step.model.encoder, step.model.heads["classification"], batch, step.noise, method.needs)
+    delta, mask = method.delta(passes, 0, passes.h(0)), batch.inputs["attention_mask"].bool()
+    assert not mask.all() and not delta[~mask].any() and 0.05 < delta[mask].abs().max() <= 0.1
+
+
+def test_no_example_stays_registered():
+    assert "uniform" not in METHODS
+
+
+def test_the_guide_names_every_kind_of_method():
+    from mtrobust.perturb import base
+
+    kinds = {name for name, kind in vars(base).items() if isinstance(kind, type) and base.Perturbation in kind.__mro__}
+    assert {*first_column(text_of("CONTRIBUTING.md")), "Perturbation"} == kinds
 
 
 def test_relative_links_lead_somewhere():

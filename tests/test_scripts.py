@@ -55,7 +55,7 @@ def test_compare_names_a_folder_without_results(tmp_path: Path):
     assert f"no all_results.json in {tmp_path}" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["quickstart.sh", "train_joint.sh", "test.sh"])
+@pytest.mark.parametrize("script", ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "test.sh"])
 def test_scripts_print_their_help_without_doing_anything(script: str):
     command = ["bash", str(ROOT / "scripts" / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

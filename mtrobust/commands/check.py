@@ -81,7 +81,7 @@ def _check_rows(name: str, task: TaskDef, folder: Path, asked: bool) -> tuple[li
             lines.append((name, task.task_type, split, "faulty", "", str(path)))
             faults += error.faults
             continue
-        labelled = sum(row.get("label") is not None or row.get("answers") is not None for row in rows)
+        labelled = sum(task.type.is_labelled(row) for row in rows)
         lines.append((name, task.task_type, split, str(len(rows)), str(labelled), str(path)))
     if len(missing) == len(task.split_names):
         return [(name, task.task_type, "all", "none", "", "")], missing[:1] if asked else []

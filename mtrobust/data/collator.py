@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from mtrobust.tasks.base import Batch
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from mtrobust.tasks.taskdef import TaskDef
 
 
@@ -50,6 +52,14 @@ class Collator:
                 targets[name] = torch.from_numpy(np.array([feature[name] for feature in features], dtype=dtype))
         ids = np.arange(rows) if row_ids is None else row_ids
         return Batch(self.task, inputs, targets, torch.from_numpy(np.array(ids, dtype=np.int64)))
+
+
+def evaluation_batches(
+    task: TaskDef, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[Sequence[Mapping[str, Any]]], Batch]:
+    """A function from features to the batch that evaluation sees: the same for a row whenever and beside whatever."""
+    collate = Collator(task, tokenizer.pad_token_id)
+    return lambda features: task.type.drawn(collate(features), tokenizer)
 
 
 def _padded(

@@ -36,6 +36,7 @@ _ROWS_AT_ONCE = 1000  # rows tokenised in one call
 _IRRELEVANT = {
     "name", "metric_meta", "split_names", "dropout_p", "loss", "kd_loss", "adv_loss", "enable_san", "actf",
     "encoder_type", "max_len", "batch_size", "weight", "data", "perturb", "eval_sets", "n_best", "span_positions",
+    "mlm_probability", "whole_word_masking",
 }  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,10 @@ class Features:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self.row(i) for i in range(len(self)))
+
+    def scalar(self, name: str) -> np.ndarray:
+        """A column that has one value per feature, [n]."""
+        return np.concatenate([chunk.scalars[name] for chunk in self._chunks])[self.row_ids]
 
     def subset(self, rows: np.ndarray) -> Features:
         """The features of some rows (numbers in the data file), in the file's order; `row_ids` stay what they were."""

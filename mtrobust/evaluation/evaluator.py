@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mtrobust.data.collator import Collator
+from mtrobust.data.collator import evaluation_batches
 from mtrobust.data.features import load_features
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import RunError, UserError
@@ -148,7 +148,7 @@ class Evaluator:
             self.model,
             task,
             records,
-            Collator(task, self.tokenizer.pad_token_id),
+            evaluation_batches(task, self.tokenizer),
             batch_size=self.batch_size,
             device=self.device,
             bf16=self.bf16,
@@ -210,7 +210,7 @@ def run_features(
     progress: Callable[[int, int], None] | None = None,
     place: str = "",
 ) -> list[Outputs]:
-    """The head's outputs for each feature, float32, per-token ones cut to the feature's length.
+    """What the head reports of each feature, float32, per-token values cut to the feature's length.
 
     Batches hold features of similar lengths, the longest first (so that memory that does not suffice shows at once).
     In a distributed run each process takes every n-th batch. Raises `RunError` where outputs are NaN.
@@ -229,7 +229,7 @@ def run_features(
         for number, indices in enumerate(batches):
             if number % world == rank:
                 batch = collate([features[i] for i in indices]).to(device)
-                out = {key: value.float().cpu().numpy() for key, value in model(batch).items()}
+                out = {key: value.float().cpu().numpy() for key, value in head.report(model(batch), batch).items()}
                 _check_finite(out, place or task.name)
                 for at, i in enumerate(indices):
                     cut = {k: v[at, : lengths[i]] if k in per_token else v[at] for k, v in out.items()}

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtrobust.data.collator import Collator
+from mtrobust.data.collator import evaluation_batches
 from mtrobust.data.rows import find_split, iter_rows, read_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.evaluator import run_features
@@ -75,7 +75,7 @@ def predictions(
 ) -> Iterator[Prediction]:
     """One prediction per parsed row, in order; only `CHUNK` rows are taken from `rows` at a time."""
     max_len = task.max_len or run.config.max_seq_length
-    collate = Collator(task, run.tokenizer.pad_token_id)
+    collate = evaluation_batches(task, run.tokenizer)
     remaining = iter(rows)
     while part := list(islice(remaining, CHUNK)):
         features = task.type.featurize(part, run.tokenizer, max_len, training=False)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mtrobust.models.families import family_of
-from mtrobust.models.family_head import FamilyHead
+from mtrobust.models.family_head import FamilyHead, Kind
 from mtrobust.models.rng import RngState, rng_kept
 
 Site = int | str
@@ -162,9 +162,9 @@ class Encoder(nn.Module):
         """The last dimension of the hidden states at a site (ELECTRA and ALBERT have narrower word embeddings)."""
         return self.word_embeddings.embedding_dim if site == "words" else self.hidden_size
 
-    def family_head(self, kind: Literal["sequence", "span"], num_labels: int, dropout: float | None) -> FamilyHead:
+    def family_head(self, kind: Kind, num_labels: int | None, dropout: float | None) -> FamilyHead:
         """A new head of the family's own kind; see `tasks.base.EncoderInfo`."""
-        return FamilyHead(self.config, kind, num_labels, dropout)
+        return FamilyHead(self.config, kind, num_labels, dropout, self.word_embeddings)
 
     def record(self, inputs: dict[str, Tensor], track: Iterable[Site] = ()) -> Tape:
         """One whole pass that keeps the hidden states of the tracked sites."""

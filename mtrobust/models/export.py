@@ -90,6 +90,11 @@ def _span(task: TaskDef, config: PreTrainedConfig) -> Exported:
     return Exported("AutoModelForQuestionAnswering", "question-answering", _SPAN_USAGE)
 
 
+@EXPORTS.register("MaskLM")
+def _masked_lm(task: TaskDef, config: PreTrainedConfig) -> Exported:
+    return Exported("AutoModelForMaskedLM", "fill-mask", _FILL_USAGE)
+
+
 EXPORTS.register("SpanClassification")(_span)
 EXPORTS.register("SpanClassificationYN")(_span)
 
@@ -98,9 +103,10 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
-    with `AutoModelForSequenceClassification` (classification, regression) or `AutoModelForQuestionAnswering` (spans)
-    and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of task or a family
-    without a Hugging Face class; `RunError` when what was written differs or the disk refuses. Returns `out`.
+    with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans) or
+    `AutoModelForMaskedLM` and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
+    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
+    Returns `out`.
     """
     target = Path(out)
     model = run.model
@@ -200,7 +206,7 @@ def _check_same(
 
 
 def _logits(out: Any) -> Tensor:
-    """[B, C] of a classifier, [B, T, 2] of a question-answering model."""
+    """[B, C] of a classifier, [B, T, V] of a language model, [B, T, 2] of a question-answering model."""
     return out["logits"] if "logits" in out else torch.stack((out["start_logits"], out["end_logits"]), dim=-1)
 
 
@@ -242,6 +248,13 @@ with torch.no_grad():
 start = out.start_logits[0].masked_fill(~passage, -torch.inf).argmax()
 end = start + out.end_logits[0].masked_fill(~passage, -torch.inf)[start:].argmax()
 print(context[offsets[start][0] : offsets[end][1]])
+"""
+
+
+_FILL_USAGE = """from transformers import pipeline
+
+fill = pipeline("fill-mask", model="this/folder")
+print(fill(f"The old bridge was {fill.tokenizer.mask_token} near the river."))
 """
 
 

@@ -8,11 +8,12 @@ the family's by construction, and export is putting the real encoder back.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     PreTrainedConfig,
@@ -22,11 +23,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mtrobust.errors import UserError
 
-Kind = Literal["sequence", "span"]
+Kind = Literal["sequence", "span", "mlm"]
 _MAPPINGS: dict[str, Any] = {
     "sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "span": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    "mlm": MODEL_FOR_MASKED_LM_MAPPING,
 }
+_CALLED = {"sequence": "sequence classification", "span": "question answering", "mlm": "masked language modelling"}
+_HAVE = (
+    "BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DeBERTa, DeBERTa-v2, ALBERT, DistilBERT, MPNet and ModernBERT have one"
+)
 # T5's classes for these tasks read the decoder; an encoder alone takes the linear heads below.
 _WITHOUT = frozenset({"t5"})
 
@@ -61,25 +67,46 @@ class _MeanHead(nn.Module):
 
 
 class FamilyHead(nn.Module):
-    """The head of the family's `AutoModelForSequenceClassification` / `AutoModelForQuestionAnswering` class.
+    """The head of the family's `AutoModelForSequenceClassification`, `…QuestionAnswering` or `…MaskedLM` class.
 
-    dropout: replaces the probability of every dropout in the head when given.
+    num_labels: outputs, not for `mlm`; dropout: replaces the probability of every dropout in the head when given;
+    words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one parameter).
+    Raises `UserError` for `mlm` in a family without such a class.
     """
 
-    def __init__(self, config: PreTrainedConfig, kind: Kind, num_labels: int, dropout: float | None = None) -> None:
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        kind: Kind,
+        num_labels: int | None,
+        dropout: float | None = None,
+        words: nn.Embedding | None = None,
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.config = copy.deepcopy(config)
-        self.config.num_labels = num_labels
         self.own_class = type(config) in _MAPPINGS[kind] and config.model_type not in _WITHOUT
-        if self.own_class:
-            self.model: Any = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
+        if kind == "mlm":
+            self.model: Any = self._language_model(words)
+        elif self.own_class:
+            self.config.num_labels = num_labels or 1
+            self.model = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
         else:
-            self.model = _MeanHead(config, kind, num_labels)
+            self.model = _MeanHead(config, kind, num_labels or 1)
         if dropout is not None:
             for module in self.model.modules():
                 if isinstance(module, nn.Dropout):
                     module.p = dropout
+
+    def _language_model(self, words: nn.Embedding | None) -> PreTrainedModel:
+        """The class without its encoder, its output matrix tied to `words`; its bias is the head's own."""
+        if not self.own_class or words is None:
+            raise UserError(_no_class(self.config, self.kind))
+        self.config.tie_word_embeddings = True
+        if getattr(self.config, "legacy", None) is False:  # DeBERTa's other form reads the encoder's table by its path
+            self.config.legacy = True
+        table = cast(nn.Parameter, words.weight)
+        return _without_encoder(_MAPPINGS[self.kind][type(self.config)], self.config, table)
 
     @staticmethod
     def reads_pooler(config: PreTrainedConfig) -> bool:
@@ -93,7 +120,7 @@ class FamilyHead(nn.Module):
         return getattr(getattr(model, cls.base_model_prefix), "pooler", None) is not None
 
     def forward(self, last: Tensor, pooled: Tensor | None, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits: `[B, num_labels]` (sequence) or `[B, T, 2]` (span: start, end)."""
+        """Logits: `[B, num_labels]` (sequence), `[B, T, 2]` (span: start, end) or `[B, T, vocabulary]` (mlm)."""
         if not self.own_class:
             return self.model(last, inputs["attention_mask"])
         stand_in = getattr(self.model, self.model.base_model_prefix)
@@ -102,9 +129,7 @@ class FamilyHead(nn.Module):
             out = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         finally:
             stand_in.out = None  # no graph is kept alive by the head
-        if self.kind == "sequence":
-            return out.logits
-        return torch.stack((out.start_logits, out.end_logits), dim=-1)
+        return torch.stack((out.start_logits, out.end_logits), dim=-1) if self.kind == "span" else out.logits
 
     def full_model(self, base: PreTrainedModel) -> PreTrainedModel:
         """The family's class with the real encoder in it; weights are shared with `base` and this head.
@@ -112,12 +137,7 @@ class FamilyHead(nn.Module):
         Raises `UserError` for a family without such a class.
         """
         if not self.own_class:
-            what = "sequence classification" if self.kind == "sequence" else "question answering"
-            raise UserError(
-                f"model type '{self.config.model_type}' has no Hugging Face class for {what} on an encoder alone, "
-                "so this task cannot be exported; BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DeBERTa, DeBERTa-v2, "
-                "ALBERT, DistilBERT, MPNet and ModernBERT can"
-            )
+            raise UserError(f"this task cannot be exported: {_no_class(self.config, self.kind)}")
         cls: Any = type(self.model)
         with torch.device("meta"):
             wanted = getattr(cls(copy.deepcopy(self.config)), cls.base_model_prefix)
@@ -132,15 +152,44 @@ class FamilyHead(nn.Module):
         return full
 
 
-def _without_encoder(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """An instance of the class with fresh head weights and a stand-in for its encoder, which is never allocated."""
+def _no_class(config: PreTrainedConfig, kind: Kind) -> str:
+    """That a family lacks a kind of head."""
+    name = config.model_type
+    return f"model type '{name}' has no Hugging Face class for {_CALLED[kind]} on an encoder alone; {_HAVE}"
+
+
+def _without_encoder(
+    cls: type[PreTrainedModel], config: PreTrainedConfig, table: nn.Parameter | None = None
+) -> PreTrainedModel:
+    """An instance of the class with fresh head weights and a stand-in for its encoder, which is never allocated.
+
+    table: becomes the weight of the model's output layer, as it is; for classes that tie this to their embeddings.
+    """
     with torch.device("meta"):
         model = cls(config)
     setattr(model, model.base_model_prefix, _Given())
+    output: Any = model.get_output_embeddings() if table is not None else None
+    if output is not None:
+        output.weight = nn.Parameter(output.weight[:0])  # never allocated either
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
         setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
     for module in model.modules():
         if not isinstance(module, _Given):
             model._init_weights(module)
+    if output is not None:
+        output.weight = table
+        _tie_bias(model, output)
     return model
+
+
+def _tie_bias(model: PreTrainedModel, output: nn.Module) -> None:
+    """Zeroes the output layer's bias, and makes it one parameter again with that of the module around it, where the
+    class ties the two (BERT's `predictions.bias`): each was allocated for itself."""
+    if output.bias is None:
+        return
+    nn.init.zeros_(output.bias)  # type: ignore[arg-type]
+    for name in (model._tied_weights_keys or {}).values():
+        owner, _, last = name.rpartition(".")
+        if last == "bias":
+            setattr(model.get_submodule(owner), last, output.bias)

@@ -74,11 +74,18 @@ class MultiTaskModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         with no_progress_bars():
             self.encoder.base.save_pretrained(folder)
-        heads = {name: tensor.contiguous() for name, tensor in self.heads.state_dict().items()}
+        heads = {name: tensor.detach().contiguous() for name, tensor in self.own_by_heads().items()}
         save_file(heads, folder / HEADS_FILE, metadata={"tasks": json.dumps(list(self.tasks))})
         (folder / TASK_DEF_FILE).write_text(task_defs_yaml(self.tasks.values()), encoding="utf-8", newline="\n")
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+
+    def own_by_heads(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the heads by name, without those that are the encoder's too (a masked LM's output
+        matrix); one that a head has under two names stands under the first."""
+        seen = {id(value): "" for value in self.encoder.state_dict(keep_vars=True).values()}
+        found = self.heads.state_dict(keep_vars=True)
+        return {name: value for name, value in found.items() if seen.setdefault(id(value), name) == name}
 
     @classmethod
     def load(cls, folder: Path) -> MultiTaskModel:
@@ -89,7 +96,9 @@ class MultiTaskModel(nn.Module):
             raise UserError(f"{folder}: not a model folder of mtrobust ({', '.join(missing)} missing)")
         model = cls(load_encoder(str(folder)), load_task_defs([folder / TASK_DEF_FILE]))
         try:
-            model.heads.load_state_dict(load_file(folder / HEADS_FILE))
+            saved = load_file(folder / HEADS_FILE)
+            absent = model.heads.state_dict().keys() - model.own_by_heads().keys()  # tied: they come with the encoder
+            model.heads.load_state_dict({**{name: model.heads.state_dict()[name] for name in absent}, **saved})
         except RuntimeError as error:
             first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error

@@ -1,196 +1,43 @@
-"""The interface of the perturbation methods: `Perturbation`, the `Passes` it works with, and their composition.
+"""The interface of the perturbation methods, the kinds that most are of, and their composition.
+
+A method is a `Perturbation` that works with the `Passes` over a batch and returns named `Term`s:
+- `Consistency`: a weight times the difference between a clean pass and one edited at a site;
+- `Adversarial`: one whose edit is found by gradients of that difference;
+- `Augmentation`: the task loss of an edited pass, beside that of the clean one or in its place;
+- `Driver`: passes of its own in place of the clean one, from each of which the other methods start.
 
 No torch is imported here at run time, nor by the method files: options are checked before anything heavy is loaded.
 """
 
 from __future__ import annotations
 
-import random
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from mtrobust.config import StrictModel
 from mtrobust.perturb.layers import LayerSpec, Site
 from mtrobust.perturb.names import DivergenceName
+from mtrobust.perturb.passes import Kind, Needs, Passes, Term
 from mtrobust.registry import Registry
-from mtrobust.tasks.base import Batch, EncoderInfo, HeadContract, HeadInput
+from mtrobust.tasks.base import EncoderInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mtrobust.models.encoder import Dropout, Encoder, Tape
-    from mtrobust.perturb.noise import KeyedNoise
+    from mtrobust.tasks.taskdef import TaskDef
 
-Kind = Literal["labels", "items", "tokens"]
+__all__ = [
+    "METHODS", "Adversarial", "Augmentation", "AugmentationOptions", "Compose", "Consistency", "ConsistencyOptions",
+    "Driver", "Kind", "LayerOptions", "Needs", "Passes", "Perturbation", "Term", "mean_term",
+]  # fmt: skip
 
+log = logging.getLogger(__name__)
 
-@dataclass
-class Term:
-    """One named part of the loss: `weight * total / (the step's count of its kind)`.
-
-    total: 0-d tensor, a sum over this batch; over: what the mean runs over: `labels` (labelled rows), `items` (items
-    of the head's views), `tokens` (real tokens). Counts are summed over micro-batches and ranks before dividing, so
-    accumulation and DDP give what one large batch gives.
-    """
-
-    total: Tensor
-    over: Kind
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method asks of the clean pass, known before it runs.
-
-    sites: whose hidden states it reads; shared_dropout: its inner passes repeat the clean pass's dropout masks.
-    """
-
-    sites: frozenset[Site] = frozenset()
-    shared_dropout: bool = False
-
-    def __or__(self, other: Needs) -> Needs:
-        return Needs(self.sites | other.sites, self.shared_dropout or other.shared_dropout)
-
-
-class Passes:
-    """Passes over one batch: the clean one, and branches from it. All that a method sees.
-
-    The clean pass runs when something of it is first asked for, and once.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        head: HeadContract,
-        batch: Batch,
-        noise: KeyedNoise,
-        needs: Needs = Needs(),
-        noise_mask: Tensor | None = None,
-    ) -> None:
-        """noise_mask: [B, T], where noise may be non-zero; default: the attention mask (never on padding)."""
-        self.encoder, self.head, self.batch, self.noise, self.needs = encoder, head, batch, noise, needs
-        self.noise_mask = batch.inputs["attention_mask"] if noise_mask is None else noise_mask
-        self.stats: dict[str, Any] = {}
-        self._tape: Tape | None = None
-        self._out: dict[str, Tensor] | None = None
-
-    @property
-    def tape(self) -> Tape:
-        """The recorded pass; runs it first if need be."""
-        if self._tape is None:
-            self._tape = self.encoder.record(self.batch.inputs, self.needs.sites)
-            self._out = self._read(self._tape)  # at once, so that `shared` can repeat the head's masks too
-        return self._tape
-
-    @property
-    def out(self) -> dict[str, Tensor]:
-        """The head's outputs (logits)."""
-        if self._out is None:
-            tape = self.tape
-            self._out = self._out or self._read(tape)
-        return self._out
-
-    def h(self, site: Site) -> Tensor:
-        """Hidden states at a site, [B, T, width]. The method must have named the site in `needs`."""
-        return self.tape.h[site]
-
-    def at(
-        self, site: Site, hidden: Tensor, dropout: Dropout = "independent", track: frozenset[Site] = frozenset()
-    ) -> Passes:
-        """A branch: the same questions asked of the pass that has `hidden` at `site`.
-
-        dropout: `independent` | `shared` (the clean pass's masks) | `off`, from the site upwards and in the head.
-        """
-        branch = self._branch()
-        branch._tape = self.encoder.replay(self.tape, site, hidden, dropout=dropout, track=track)
-        branch._out = self._read(branch._tape, dropout)
-        return branch
-
-    def fork(self, site: Site, edit: Callable[[Tensor], Tensor]) -> tuple[Passes, Passes]:
-        """The clean pass and the one with `edit(h)` at `site`: the prefix is computed once, what lies above as one
-        doubled batch (so each has its own dropout masks). Where a clean pass exists or must be one of its own
-        (its masks are repeated by a method of the composition), only the edited rows are computed on top."""
-        if self._tape is not None or self.needs.shared_dropout:
-            return self, self.at(site, edit(self.h(site)))
-        import torch
-
-        below = self.encoder.prefix(self.batch.inputs, site, self.needs.sites)
-        hidden = below.h[site]
-        both = self.encoder.replay(below, site, torch.cat((hidden, edit(hidden))), copies=2, track=self.needs.sites)
-        self._tape, edited = both.part(0, 2), both.part(1, 2)
-        self._tape.h = {**self._tape.h, **below.h}
-        self._tape.tails = {**self._tape.tails, **below.tails}
-        branch = self._branch()
-        branch._tape = edited
-        return self, branch
-
-    def loss(self, passes: Passes | None = None) -> Term:
-        """The task loss of a pass (default: the clean one) over the labelled rows."""
-        out = (passes or self).out
-        return Term(self.head.loss(out, self.batch).sum(), "labels")
-
-    def diff(self, divergence: Any, clean: Passes, noisy: Passes, detach_clean: bool | None = None) -> Term:
-        """The divergence between two passes, summed over items; the mean over views where a task has several.
-
-        divergence: a name or a `Divergence`, called as `(clean logits, noisy logits)`; real-valued views compare by
-        squared error whatever its name. detach_clean: default is the divergence's own (squared error: False).
-        """
-        from mtrobust.perturb.divergence import get_divergence, widen
-
-        measure = get_divergence(divergence)
-        totals = []
-        for a, b in zip(self.head.views(clean.out, self.batch), self.head.views(noisy.out, self.batch), strict=True):
-            if a.kind == "real":
-                target = a.logits.detach() if detach_clean else a.logits
-                totals.append((widen(b.logits) - widen(target)).square().sum())
-            else:
-                totals.append(measure(a.logits, b.logits, support=a.support, detach_clean=detach_clean).sum())
-        return Term(sum(totals[1:], totals[0]) / len(totals), "items")
-
-    def value_and_grad(self, fn: Callable[[Tensor], Tensor], wrt: Tensor) -> tuple[Tensor, Tensor]:
-        """`fn(wrt)`, a 0-d tensor, and its gradient with respect to `wrt`; parameters get none."""
-        import torch
-
-        with torch.enable_grad():
-            variable = wrt.detach().requires_grad_(True)
-            value = fn(variable)
-            (grad,) = torch.autograd.grad(value, variable)
-        return value.detach(), grad
-
-    def draw(self, name: str, like: Tensor, dist: Literal["normal", "uniform"] = "normal") -> Tensor:
-        """Noise of the shape of `like` [B, T, d], zero off the noise mask; keyed by (seed, step, row id, name)."""
-        return self.noise.draw(name, like, self.noise_mask, self.batch.row_ids, self.batch.step, dist)
-
-    def pick(self, name: str, sites: list[Site]) -> Site:
-        """One of the sites, the same for all micro-batches and ranks of this step."""
-        return random.Random(f"{self.noise.seed}/{self.batch.step}/{name}").choice(sites)
-
-    def log(self, name: str, value: Any) -> None:
-        """A figure for TensorBoard: a number or a 0-d tensor (kept without its graph)."""
-        self.stats[name] = value.detach() if hasattr(value, "detach") else value
-
-    def log_size(self, name: str, delta: Tensor) -> None:
-        """Logs the mean L2 norm of a perturbation over the tokens that may have noise."""
-        norms = delta.detach().float().norm(dim=-1)
-        mask = self.noise_mask.to(norms.dtype)
-        self.log(name, (norms * mask).sum() / mask.sum())
-
-    def _branch(self) -> Passes:
-        branch = Passes(self.encoder, self.head, self.batch, self.noise, self.needs, self.noise_mask)
-        branch.stats = self.stats
-        return branch
-
-    def _read(self, tape: Tape, dropout: Dropout = "independent") -> dict[str, Tensor]:
-        from mtrobust.models.encoder import dropout_mode
-
-        with dropout_mode(dropout, self.head, device=tape.last.device):
-            if dropout == "shared":
-                self.tape.rng["head"].put()
-            return self.head(HeadInput(tape.last, tape.pooled), self.batch)
+Loss = Callable[[Passes], dict[str, Term]]
 
 
 class LayerOptions(StrictModel):
@@ -212,6 +59,13 @@ class ConsistencyOptions(LayerOptions):
     )
 
 
+class AugmentationOptions(LayerOptions):
+    """Options of the methods that train on an edited pass."""
+
+    layers: LayerSpec = Field(LayerSpec.parse("words"), description="words, embeddings (= 0), 3, 1-3, all, or a list")
+    clean: float = Field(0.0, ge=0, le=1, description="share of the clean pass in the task loss; 0: it does not run")
+
+
 class Perturbation(ABC):
     """One method. A subclass in one file, registered by one decorator, is all that a new one needs.
 
@@ -224,7 +78,8 @@ class Perturbation(ABC):
     paper: ClassVar[str]
     Options: ClassVar[type[StrictModel]]
     alone: ClassVar[bool] = False  # cannot be composed with others
-    clean_weight: float = 1.0  # multiplies the task loss of the clean pass
+    uses_unlabelled: ClassVar[bool] = False  # whether a row without a label adds to its terms
+    clean_weight: float = 1.0  # multiplies the task loss of the clean pass; 0: that pass need not run
 
     def __init__(self, options: Any, info: EncoderInfo) -> None:
         self.options = options
@@ -235,13 +90,25 @@ class Perturbation(ABC):
         """Asked before the clean pass."""
         return Needs(frozenset(self.sites))
 
-    def module(self) -> nn.Module | None:
-        """What the method trains and saves of its own; None for most."""
+    def module(self, encoder: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module | None:
+        """What the method trains or saves of its own; None for most. encoder, heads (by task): as they train."""
+        return None
+
+    def refusal(self, task: TaskDef) -> str | None:
+        """Why the method has no meaning for a task, and what is supported; None where it has one."""
         return None
 
     @abstractmethod
     def forward(self, passes: Passes) -> dict[str, Term]:
         """Named terms beside the task loss of the clean pass."""
+
+    def chosen(self, passes: Passes) -> list[Site]:
+        """The sites of this step: one drawn, or (`pick: each`) all."""
+        if self.options.pick == "each":
+            return self.sites
+        site = passes.pick(self.name, self.sites)
+        passes.log_choice("site", -1 if site == "words" else site)
+        return [site]
 
     @property
     def active(self) -> bool:
@@ -249,8 +116,15 @@ class Perturbation(ABC):
         return True
 
 
+def mean_term(terms: list[Term], weight: float) -> Term:
+    """The mean of terms over the same count, with a weight."""
+    return Term(sum((term.total for term in terms[1:]), terms[0].total) / len(terms), terms[0].over, weight)
+
+
 class Consistency(Perturbation):
     """A method with one term: alpha times the difference between a clean pass and one edited at a site."""
+
+    uses_unlabelled = True
 
     @property
     def active(self) -> bool:
@@ -263,14 +137,7 @@ class Consistency(Perturbation):
 
     def forward(self, passes: Passes) -> dict[str, Term]:
         """`reg`: the term at the drawn site, or (`pick: each`) the mean over all sites."""
-        if self.options.pick == "random":
-            site = passes.pick(self.name, self.sites)
-            passes.log("site", -1 if site == "words" else site)
-            total = self.at_site(passes, site).total
-        else:
-            totals = [self.at_site(passes, site).total for site in self.sites]
-            total = sum(totals[1:], totals[0]) / len(totals)
-        return {"reg": Term(total, "items", self.options.alpha)}
+        return {"reg": mean_term([self.at_site(passes, site) for site in self.chosen(passes)], self.options.alpha)}
 
 
 class Adversarial(Consistency):
@@ -280,10 +147,40 @@ class Adversarial(Consistency):
     difference between the masks.
     """
 
+    _warned = False
+
     @property
     def needs(self) -> Needs:
         """The sites and the clean pass's generator states."""
         return Needs(frozenset(self.sites), shared_dropout=True)
+
+    @abstractmethod
+    def found(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
+        """The perturbation of a site's states, both [B, T, width]."""
+
+    def at_site(self, passes: Passes, site: Site) -> Term:
+        """The divergence at the perturbation found, in a pass with masks of its own."""
+        hidden = passes.h(site)
+        delta = self.found(passes, site, hidden)
+        passes.log_size("delta_norm", delta)
+        noisy = passes.at(site, hidden + delta)
+        return passes.diff(self.options.divergence, passes, noisy, self.options.detach_clean)
+
+    @staticmethod
+    def rough(tensor: Tensor) -> bool:
+        """Whether passes round to half precision, as autocast has them."""
+        import torch
+
+        return torch.is_autocast_enabled(tensor.device.type) or tensor.dtype.itemsize < 4
+
+    def warn_small(self, size: float, least: float, option: str) -> None:
+        """Says once that a start is so small that rounding decides the direction of the step."""
+        if size < least and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s.%s: %g: the direction of the ascent is partly rounding error at starts below %g in this precision",
+                self.name, option, size, least,
+            )  # fmt: skip
 
     def inner(self, passes: Passes, noisy: Passes) -> Tensor:
         """What an inner step ascends, 0-d: the divergence summed over items, the clean side a constant."""
@@ -297,6 +194,55 @@ class Adversarial(Consistency):
         )
         passes.log("inner", value / hidden.shape[0])
         return grad
+
+
+class Augmentation(Perturbation):
+    """A method that trains on an edited pass: (1 - clean) times its task loss beside `clean` times the clean pass's.
+
+    At clean = 0 the edited pass stands in place of the clean one, which does not run.
+    """
+
+    @property
+    def clean_weight(self) -> float:  # type: ignore[override]
+        """The share of the clean pass."""
+        return self.options.clean
+
+    @property
+    def active(self) -> bool:
+        """False at clean = 1."""
+        return self.options.clean < 1
+
+    @abstractmethod
+    def edit(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
+        """The edited states of a site, [B, T, width]."""
+
+    def at_site(self, passes: Passes, site: Site) -> Term:
+        """The task loss of the pass edited at one site."""
+        if self.clean_weight:
+            _, noisy = passes.fork(site, lambda hidden: self.edit(passes, site, hidden))
+        else:
+            noisy = passes.at(site, self.edit(passes, site, passes.below(site)))
+        return passes.loss(noisy)
+
+    def forward(self, passes: Passes) -> dict[str, Term]:
+        """`noisy`: the task loss at the drawn site, or (`pick: each`) the mean over all sites."""
+        terms = [self.at_site(passes, site) for site in self.chosen(passes)]
+        return {"noisy": mean_term(terms, 1 - self.clean_weight)}
+
+
+class Driver(Perturbation):
+    """A method whose own passes stand in place of the clean one; the other methods of a composition start from each.
+
+    Only one can be in a composition.
+    """
+
+    @abstractmethod
+    def drive(self, passes: Passes, loss: Loss) -> dict[str, Term]:
+        """All terms of the step. loss: the task loss and the other methods' terms for one branch."""
+
+    def forward(self, passes: Passes) -> dict[str, Term]:
+        """The terms without other methods."""
+        return self.drive(passes, lambda branch: {"task": branch.loss()})
 
 
 METHODS: Registry[type[Perturbation]] = Registry("perturbation method")
@@ -318,15 +264,35 @@ class Compose:
 
     def forward(self, passes: Passes) -> tuple[dict[str, Term], dict[str, Any]]:
         """All terms (`task`, `<method>/<term>`) and all logged figures (`<method>/<name>`)."""
-        terms: dict[str, Term] = {}
         stats: dict[str, Any] = {}
-        weight = 1.0
-        for name, method in self.methods.items():
-            if not method.active:
-                continue
-            terms.update({f"{name}/{key}": term for key, term in method.forward(passes).items()})
+
+        def collect(name: str) -> None:
             stats.update({f"{name}/{key}": value for key, value in passes.stats.items()})
             passes.stats.clear()
+
+        def loss(branch: Passes) -> dict[str, Term]:
+            if driver is not None:  # what it logged so far is its own
+                collect(driver)
+            return self._terms(branch, collect)
+
+        driver = next((name for name, method in self.methods.items() if isinstance(method, Driver)), None)
+        if driver is None:
+            return loss(passes), stats
+        terms = cast(Driver, self.methods[driver]).drive(passes, loss)
+        collect(driver)
+        return terms, stats
+
+    def _terms(self, passes: Passes, collect: Callable[[str], None]) -> dict[str, Term]:
+        """The task loss and the terms of all methods but a driver."""
+        terms: dict[str, Term] = {}
+        weight = 1.0
+        for name, method in self.methods.items():
+            if not method.active or isinstance(method, Driver):
+                continue
+            terms.update({f"{name}/{key}": term for key, term in method.forward(passes).items()})
+            collect(name)
             weight *= method.clean_weight
+        if not weight:
+            return terms
         task = passes.loss()
-        return {"task": Term(task.total, task.over, weight), **terms}, stats
+        return {"task": Term(task.total, task.over, weight), **terms}

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from mtrobust.config import PerturbSpec
 from mtrobust.errors import UserError
-from mtrobust.perturb.base import METHODS, Compose, Perturbation
+from mtrobust.perturb.base import METHODS, Compose, Driver, Perturbation
+from mtrobust.perturb.layers import Site
 from mtrobust.registry import suggestion
 from mtrobust.tasks.base import EncoderInfo
 from mtrobust.tasks.taskdef import TaskDef
@@ -24,6 +25,11 @@ def check_specs(specs: Sequence[PerturbSpec], where: str = "perturb") -> list[st
     for name in names:
         if len(names) > 1 and name in METHODS and METHODS[name].alone:
             faults.append(f"{where}: {name}: stands alone; name only the other methods")
+    drivers = [name for name in names if name in METHODS and issubclass(METHODS[name], Driver)]
+    if len(drivers) > 1:
+        faults.append(
+            f"{where}: {', '.join(drivers)}: each makes passes of its own in place of the clean one; name one"
+        )
     for spec in specs:
         if spec.name not in METHODS:
             faults.append(
@@ -39,15 +45,20 @@ def _option_faults(spec: PerturbSpec, where: str) -> list[str]:
     try:
         options(**spec.options)
     except ValidationError as error:
-        return [f"{where}.{spec.name}.{_explain(item, list(options.model_fields))}" for item in error.errors()]
+        known = {name: field.description or "" for name, field in options.model_fields.items()}
+        return [f"{where}.{spec.name}.{_explain(item, known)}" for item in error.errors()]
     return []
 
 
-def _explain(item: Mapping[str, Any], known: list[str]) -> str:
+def _explain(item: Mapping[str, Any], descriptions: Mapping[str, str]) -> str:
     """`key: message` of one pydantic error."""
+    if not item["loc"]:  # of the options as a whole; the message names them
+        return str(item["msg"]).removeprefix("Value error, ")
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown option{suggestion(key, known)} (known: {', '.join(known) or 'none'})"
+        return f"{key}: unknown option{suggestion(key, descriptions)} (known: {', '.join(descriptions) or 'none'})"
+    if item["type"] == "missing":
+        return f"{key}: is needed: {descriptions[key]}"
     return f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
 
 
@@ -65,10 +76,12 @@ def build_methods(specs: Sequence[PerturbSpec], tasks: Mapping[str, TaskDef], in
         raise UserError(faults)
     composed: dict[str, Compose] = {}
     shared = Compose(_build(specs, info, "perturb", faults))
-    for name in tasks:
-        composed[name] = Compose(_build(own[name], info, f"{name}.perturb", faults)) if name in own else shared
+    for name, task in tasks.items():
+        where = "perturb" if name not in own else f"{name}.perturb"
+        composed[name] = Compose(_build(own[name], info, where, faults)) if name in own else shared
+        faults.extend(_refusals(composed[name], task, where))
     if faults:
-        raise UserError(faults)
+        raise UserError(list(dict.fromkeys(faults)))
     return composed
 
 
@@ -80,4 +93,35 @@ def _build(specs: Sequence[PerturbSpec], info: EncoderInfo, where: str, faults: 
             methods[spec.name] = method(method.Options(**spec.options), info)
         except UserError as error:
             faults.extend(f"{where}.{spec.name}.{fault}" for fault in error.faults)
+    faults.extend(_out_of_reach(methods, where))
     return methods
+
+
+def _refusals(compose: Compose, task: TaskDef, where: str) -> list[str]:
+    """Methods that have no meaning for a task."""
+    found = []
+    for name, method in compose.methods.items():
+        why = method.refusal(task)
+        if why is not None:
+            found.append(f"{where}.{name}: task {task.name}: {why}; or give the task its own methods (key perturb)")
+    return found
+
+
+def _out_of_reach(methods: Mapping[str, Perturbation], where: str) -> list[str]:
+    """Methods at sites below the one from which a driver's passes start."""
+    found = []
+    for name, driver in methods.items():
+        if not isinstance(driver, Driver):
+            continue
+        start = max(map(_height, driver.sites))
+        for other, method in methods.items():
+            if other != name and any(_height(site) < start for site in method.sites):
+                found.append(
+                    f"{where}.{other}.layers: {name} starts its passes at {driver.options.layers}: what lies below is "
+                    f"not computed again (allowed: that site and above, or {name}.layers: words)"
+                )
+    return found
+
+
+def _height(site: Site) -> int:
+    return -1 if site == "words" else int(site)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
@@ -59,3 +59,13 @@ def check_divergence(name: str) -> str:
 
 DivergenceName = Annotated[str, AfterValidator(check_divergence)]
 """Type of an option that names a divergence."""
+
+PriorVariance = Literal["code", "appendix"] | Annotated[float, Field(gt=0)]
+"""Type of an option that says which variance SWEP's prior has."""
+
+
+def prior_variance(choice: str | float, p: float) -> float:
+    """The variance of the prior N(1, v): `code` sqrt(p / (1 - p)), `appendix` p, or the number itself."""
+    if isinstance(choice, str):
+        return {"code": math.sqrt(p / (1 - p)), "appendix": p}[choice]
+    return choice

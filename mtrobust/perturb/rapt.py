@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mtrobust.perturb.base import METHODS, Consistency, ConsistencyOptions, Passes, Term
 from mtrobust.perturb.layers import LayerSpec, Site
@@ -18,12 +18,16 @@ class Options(ConsistencyOptions):
 
     layers: LayerSpec = Field(LayerSpec.parse("1-3"), description="words, embeddings (= 0), 3, 1-3, all, or a list")
     eta: float = Field(2.0, ge=0, description="size of the noise: its largest absolute value (norm: none: a factor)")
-    sigma: float = Field(
-        3.1622776601683795e-3, gt=0, description="standard deviation of the draw; matters for norm: none"
-    )
+    sigma: float = Field(3.1622776601683795e-3, gt=0, description="standard deviation of the draw, for norm: none")
     norm: Literal["example", "token", "none"] = Field(
         "example", description="what the largest absolute value is taken over before scaling; none: no normalisation"
     )
+
+    @model_validator(mode="after")
+    def _in_use(self) -> Options:
+        if self.norm != "none" and "sigma" in self.model_fields_set:
+            raise ValueError(f"sigma: without effect with norm: {self.norm}, which divides by the draw's size")
+        return self
 
 
 @METHODS.register("rapt")

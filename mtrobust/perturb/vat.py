@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mtrobust.perturb.base import METHODS, Adversarial, ConsistencyOptions, Passes, Term
+from mtrobust.perturb.base import METHODS, Adversarial, ConsistencyOptions, Passes
 from mtrobust.perturb.layers import Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+FINE, ROUGH = 1e-4, 1.0  # starts below these are drowned by rounding in float32 and in bfloat16
 
 
 class Options(ConsistencyOptions):
@@ -16,6 +22,9 @@ class Options(ConsistencyOptions):
     c: float = Field(1e-3, gt=0, description="L2 norm of the noise, of the start and of the result")
     norm_over: Literal["token", "example"] = Field(
         "token", description="what the norm of the result is taken over (the start's: a token)"
+    )
+    start: float | None = Field(
+        None, gt=0, description="L2 norm of a token's start, where the gradient is taken; default: c, in bfloat16 1"
     )
     steps: int = Field(1, ge=1, description="power-iteration steps K")
 
@@ -31,6 +40,7 @@ class Vat(Adversarial):
     then loss = task(clean) + alpha * D_g(posterior(h), posterior(h + d)), the mean over examples (default KL(clean ||
     noisy); regression: squared error). The start is replaced, not added to. Tokens without any gradient (those no
     output reads) get no noise. Inner steps repeat the clean pass's dropout masks; the last pass draws its own.
+    In bfloat16 the start has norm 1, since at 1e-3 the direction is rounding error; the result has norm c all the same.
     Defaults K = 1, c = 1e-3, alpha = 1, site 0 are the paper's.
 
     Deviations from the released code: norms are exact (it adds 1e-6 and 1e-12); the classification module's
@@ -42,15 +52,27 @@ class Vat(Adversarial):
     paper = "Cheng et al. 2021, Posterior Differential Regularization with f-divergence"
     Options = Options
 
-    def at_site(self, passes: Passes, site: Site) -> Term:
-        """See the class."""
+    @staticmethod
+    def start_size(options: Any, bf16: bool) -> float:
+        """The L2 norm of a token's start."""
+        return options.start or (ROUGH if bf16 else options.c)
+
+    def start(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
+        """d_0, [B, T, width]."""
         from mtrobust.perturb.noise import unit_l2
 
-        hidden = passes.h(site)
-        delta = self.options.c * unit_l2(passes.draw(f"vat/{site}", hidden), passes.noise_mask)
-        for _ in range(self.options.steps):
+        size = self.start_size(self.options, self.rough(hidden))
+        self.warn_small(size, ROUGH if self.rough(hidden) else FINE, "start" if self.options.start else "c")
+        return size * unit_l2(passes.draw(f"vat/{site}", hidden), passes.noise_mask)
+
+    def found(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
+        """d_K, [B, T, width]."""
+        from mtrobust.perturb.noise import unit_l2
+
+        delta = self.start(passes, site, hidden)
+        for step in range(self.options.steps):
+            last = step + 1 == self.options.steps
+            size = self.options.c if last else self.start_size(self.options, self.rough(hidden))
             grad = self.gradient(passes, site, delta)
-            delta = self.options.c * unit_l2(grad, passes.noise_mask, self.options.norm_over)
-        passes.log_size("delta_norm", delta)
-        noisy = passes.at(site, hidden + delta)
-        return passes.diff(self.options.divergence, passes, noisy, self.options.detach_clean)
+            delta = size * unit_l2(grad, passes.noise_mask, self.options.norm_over)
+        return delta

@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
+import mtrobust.tasks.masked_lm
 import mtrobust.tasks.sequence
 import mtrobust.tasks.span_qa  # noqa: F401

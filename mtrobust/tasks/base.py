@@ -83,11 +83,15 @@ class EncoderInfo(Protocol):
     hidden_size: int
     num_layers: int
 
-    def family_head(self, kind: Literal["sequence", "span"], num_labels: int, dropout: float | None) -> nn.Module:
+    def family_head(
+        self, kind: Literal["sequence", "span", "mlm"], num_labels: int | None, dropout: float | None
+    ) -> nn.Module:
         """The family's own head (as its Hugging Face class for the kind has it), freshly initialised.
 
-        Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, T, 2]` for span.
-        Families without such a class get a linear layer over the mean of the real tokens (sequence) or per token.
+        Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, T, 2]` for span,
+        `[B, T, vocabulary]` for mlm, whose output matrix is the encoder's word-embedding table itself (num_labels is
+        not read). Families without such a class get a linear layer over the mean of the real tokens (sequence) or per
+        token (span); for mlm they are refused with a `UserError`.
         """
 
 
@@ -108,7 +112,7 @@ else:
 class HeadContract(ABC, _Module):
     """The methods of a head; concrete heads derive from `mtrobust.tasks.heads.Head`, an `nn.Module`."""
 
-    token_outputs: ClassVar[frozenset[str]] = frozenset()  # outputs with one value per token: cut to the real length
+    token_outputs: ClassVar[frozenset[str]] = frozenset()  # of `report`, with one value per token: cut to the length
 
     @abstractmethod
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
@@ -130,6 +134,11 @@ class HeadContract(ABC, _Module):
     def items(self, batch: Batch) -> Tensor:
         """The number of items of a view (a 0-d tensor), known before the pass: what a regulariser's mean divides by."""
 
+    def report(self, out: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """What evaluation keeps of the outputs and hands to `decode`: tensors whose first dimension is B. Default: the
+        outputs themselves; a head whose outputs are per item, or large, gives figures of them."""
+        return out
+
 
 @dataclass
 class Prediction:
@@ -147,6 +156,7 @@ class TaskType(ABC):
     metrics: ClassVar[tuple[str, ...]]  # allowed names; the first is the default
     columns: ClassVar[dict[str, Column]]  # beside input_ids, token_type_ids and row
     summary: ClassVar[str]  # one line for `mtrobust tasks`
+    self_labelled: ClassVar[bool] = False  # every row is its own label, so that none can be held out
 
     def __init__(self, task: TaskDef) -> None:
         self.task = task
@@ -167,6 +177,20 @@ class TaskType(ABC):
         """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
         into `rows`; one row may become several features, never none) and every name in `columns`."""
 
+    def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
+        """The batch as one pass sees it: what is drawn anew for each pass over a row (which tokens are masked) is drawn
+        here, by default nothing.
+
+        Called for every batch after collation, on the CPU, before counts are asked. key: (seed, step) in training, ()
+        in evaluation, where a row must look the same every time. Draws follow from the key and the row alone, never
+        from a global generator, other rows or padding: a resumed run and micro-batches then see the same.
+        """
+        return batch
+
+    def is_labelled(self, row: dict[str, Any]) -> bool:
+        """Whether a parsed row has what the task's loss compares with."""
+        return row.get("label") is not None or row.get("answers") is not None
+
     @abstractmethod
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """A new head (an `nn.Module`)."""
@@ -178,7 +202,8 @@ class TaskType(ABC):
         features: Sequence[dict[str, Any]],
         outputs: Sequence[dict[str, np.ndarray]],
     ) -> list[Prediction]:
-        """One prediction per row. `outputs[i]` belongs to `features[i]`: per-token arrays are cut to its length."""
+        """One prediction per row. `outputs[i]` is what the head's `report` says of `features[i]`: per-token arrays are
+        cut to its length."""
 
     @abstractmethod
     def score(self, rows: Sequence[dict[str, Any]], predictions: Sequence[Prediction]) -> dict[str, float]:

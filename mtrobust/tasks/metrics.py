@@ -1,13 +1,15 @@
 """Metrics by the names that task definitions use (MT-DNN's `metric_meta`), in percent.
 
 A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
-are is said by `reads`: class ids, the score of the positive class, numbers, or answer texts. Undefined values (the
-correlation with a constant) are NaN; the reporter writes them as null and warns. scikit-learn and scipy are imported on
-the first call only, so that definitions can be checked without them.
+are is said by `reads`: class ids, the score of the positive class, numbers, answer texts, or figures of a row's tokens
+(labels are then their numbers). Undefined values (the correlation with a constant) are NaN; the reporter writes them as
+null and warns. scikit-learn and scipy are imported on the first call only, so that definitions can be checked without
+them.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from typing import Any, Literal
 from mtrobust.registry import Registry
 from mtrobust.tasks import squad_metrics
 
-Reads = Literal["class", "score", "number", "answer"]
+Reads = Literal["class", "score", "number", "answer", "tokens"]
 Function = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
@@ -141,3 +143,19 @@ def squad2(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[
     Where both kinds of questions occur also `has_ans_em`, `has_ans_f1` and `no_ans_acc`.
     """
     return squad_metrics.v2_scores(labels, predictions)
+
+
+@_metric("MaskAcc", "acc", "tokens")
+def masked_accuracy(labels: Sequence[int], predictions: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Share of masked tokens whose most probable token is the right one.
+
+    labels: masked tokens per row; predictions: of each row (how many are right, their negative log-likelihood in nats).
+    """
+    return {"acc": 100.0 * sum(right for right, _ in predictions) / sum(labels)}
+
+
+@_metric("PPL", "", "tokens")
+def perplexity(labels: Sequence[int], predictions: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """exp of the mean negative log-likelihood of the masked tokens (lower is better, so it compares no checkpoints)."""
+    mean = sum(nll for _, nll in predictions) / sum(labels)
+    return {"ppl": math.exp(mean) if mean < 700 else math.inf}

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from mtrobust.tasks.base import TaskType
     from mtrobust.tasks.taskdef import EvalSet, TaskDef
 
-_SPAN_KEYS = ("doc_stride", "max_answer_length", "n_best", "span_positions")
+_ONLY_FOR = {  # keys of one kind of task: data format -> what it is called, keys
+    "MRC": ("span tasks", ("doc_stride", "max_answer_length", "n_best", "span_positions")),
+    "MLM": ("masked language models", ("mlm_probability", "whole_word_masking")),
+}
 
 
 def faults(task: TaskDef, registered: Mapping[str, type[TaskType]]) -> list[str]:
@@ -43,9 +46,10 @@ def _contradictions(task: TaskDef) -> list[str]:
         found.append(f"labels: {', '.join(twice)}: named twice")
     if task.labels and task.n_class != len(task.labels):
         found.append(f"n_class: {task.n_class}: but {len(task.labels)} labels ({show(', '.join(task.labels))})")
-    if task.data_format != "MRC":
-        extra = [key for key in _SPAN_KEYS if key in task.model_fields_set]
-        found += [f"{key}: only for span tasks (data_format MRC)" for key in extra]
+    for data_format, (kind, keys) in _ONLY_FOR.items():
+        if task.data_format != data_format:
+            extra = [key for key in keys if key in task.model_fields_set]
+            found += [f"{key}: only for {kind} (data_format {data_format})" for key in extra]
     if "doc_stride" in task.model_fields_set and task.max_len is not None and task.doc_stride >= task.max_len:
         found.append(f"doc_stride: {task.doc_stride}: must be less than max_len ({task.max_len})")
     for name, other in task.eval_sets.items():

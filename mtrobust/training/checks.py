@@ -81,7 +81,7 @@ def metric_keys(task: TaskDef) -> list[str]:
     keys = []
     for name in task.metric_meta:
         keys += ["em", METRICS[name].key] if METRICS[name].reads == "answer" else [METRICS[name].key]
-    keys = list(dict.fromkeys(keys))
+    keys = [key for key in dict.fromkeys(keys) if key]
     return keys + [f"{split}/{key}" for split in task.dev_splits[1:] for key in keys]
 
 

@@ -6,6 +6,7 @@ interrupted. Speed is in TensorBoard and in `all_results.json`.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from typing import Any
 
 from mtrobust.config import TrainConfig
 from mtrobust.errors import RunError
+from mtrobust.perturb.passes import Choice
 from mtrobust.training.progress import Display, Rate
 
 log = logging.getLogger(__name__)
@@ -35,11 +37,13 @@ class Monitor:
     def __init__(self, run_dir: Path, config: TrainConfig, total: int, main: bool) -> None:
         self.run_dir, self.config, self.total, self.main = run_dir, config, total, main
         self.window: dict[str, dict[str, float]] = {}  # task -> sums, with the number of steps under "steps"
+        self.drawn: dict[str, dict[str, dict[str, int]]] = {}  # task -> figure -> choice -> steps
         self.rate = Rate(0, total)
 
     def start(self, step: int, state: Mapping[str, Any] | None) -> None:
         """Opens the files. state: what `state` returned at the checkpoint to go on from; None for a new run."""
         self.window = {task: dict(sums) for task, sums in (state or {}).get("window", {}).items()}
+        self.drawn = copy.deepcopy((state or {}).get("drawn", {}))
         self.rate = Rate(step, self.total)
         if not self.main:
             return
@@ -69,33 +73,45 @@ class Monitor:
         with _writing(self.run_dir):
             self._file.flush()
             os.fsync(self._file.fileno())
-        return {"bytes": self._file.tell(), "window": self.window}
+        return {"bytes": self._file.tell(), "window": self.window, "drawn": self.drawn}
 
     def add(self, step: int, task: str, figures: Mapping[str, float], examples: int) -> None:
-        """The figures of one step: `loss`, terms, `<method>/<figure>`; empty when the step was skipped."""
+        """The figures of one step: `loss`, terms, `<method>/<figure>`; empty when the step was skipped.
+
+        Means are taken of numbers; a `Choice` is counted.
+        """
         if figures:
             sums = self.window.setdefault(task, {"steps": 0.0})
             sums["steps"] += 1
             for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value
+                if isinstance(value, Choice):
+                    counts = self.drawn.setdefault(task, {}).setdefault(name, {})
+                    counts[str(value)] = counts.get(str(value), 0) + 1
+                else:
+                    sums[name] = sums.get(name, 0.0) + value
         self.rate.add(examples)
         if self.main:
             self._display.step(step)
 
     def log(self, step: int, epoch: float, rate: float, grad_norm: float) -> None:
-        """Writes the means over the window, the learning rate and the last gradient norm; begins a new window."""
+        """Writes the means and counts of the window, the learning rate and the last gradient norm; begins a new one."""
         tasks = {
             task: {name: total / sums["steps"] for name, total in sums.items() if name != "steps"}
             for task, sums in self.window.items()
         }
-        self.window = {}
+        drawn = {task: {name: _sorted(counts) for name, counts in found.items()} for task, found in self.drawn.items()}
+        self.window, self.drawn = {}, {}
         if not self.main:
             return
         speed = self.rate.lap()
         scalars = {f"train/{task}/{name}": value for task, figures in tasks.items() for name, value in figures.items()}
         scalars |= {"train/lr": rate, "train/grad_norm": grad_norm, "train/examples_per_second": speed}
         self._scalars(scalars, step)
-        self._line({"step": step, "epoch": round(epoch, 6), "lr": rate, "grad_norm": grad_norm, "train": tasks})
+        for task, found in drawn.items():
+            for name, counts in found.items():
+                self._histogram(f"train/{task}/{name}", counts, step)
+        written = {task: {**figures, **drawn.get(task, {})} for task, figures in tasks.items()}
+        self._line({"step": step, "epoch": round(epoch, 6), "lr": rate, "grad_norm": grad_norm, "train": written})
         losses = {task: figures["loss"] for task, figures in tasks.items() if "loss" in figures}
         self._display.report(step, epoch, losses, speed, self.rate.left(step))
 
@@ -151,10 +167,32 @@ class Monitor:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
 
+    def _histogram(self, name: str, counts: Mapping[str, int], step: int) -> None:
+        """Counts of whole numbers; each number has a bar of width 1 around it."""
+        found = {int(value): count for value, count in counts.items()}
+        low, high = min(found), max(found)
+        with _writing(self.run_dir):
+            self._board.add_histogram_raw(
+                name,
+                min=low - 0.5,
+                max=high + 0.5,
+                num=sum(found.values()),
+                sum=sum(value * count for value, count in found.items()),
+                sum_squares=sum(value**2 * count for value, count in found.items()),
+                bucket_limits=[value + 0.5 for value in range(low, high + 1)],
+                bucket_counts=[found.get(value, 0) for value in range(low, high + 1)],
+                global_step=step,
+            )
+
     def _line(self, record: Mapping[str, Any]) -> None:
         with _writing(self.run_dir):
             self._file.write((json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
             self._file.flush()
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    """In the order of the choices, so that lines do not depend on what was drawn first."""
+    return {choice: counts[choice] for choice in sorted(counts, key=int)}
 
 
 def finite(value: Any) -> Any:

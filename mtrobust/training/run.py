@@ -7,29 +7,28 @@ import logging
 import os
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from mtrobust.config import TrainConfig
 from mtrobust.data.collator import Collator
-from mtrobust.data.features import Features, load_features
+from mtrobust.data.features import load_features
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.evaluator import Evaluator
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
 from mtrobust.models.multitask import MultiTaskModel, first_line
-from mtrobust.perturb import build_methods
-from mtrobust.tasks.base import Batch
+from mtrobust.perturb import METHODS, Compose, build_methods
 from mtrobust.tasks.taskdef import TaskDef, task_defs_yaml
 from mtrobust.training import checks
 from mtrobust.training.engine import make_accelerator
 from mtrobust.training.monitor import finite
 from mtrobust.training.optim import check_depth, freeze
+from mtrobust.training.rows import Taken, TrainRows
 from mtrobust.training.state import seed_all
 from mtrobust.training.step import TrainStep
 from mtrobust.training.trainer import RunState, Trainer
@@ -40,29 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Results = dict[str, dict[str, Any]]
-
-
-class TrainRows:
-    """The training features of one task: those of all its training splits, one after the other.
-
-    lengths: int32 [n]. Called with positions, it makes the batch; a feature's row id is its number in the whole split
-    (plus the sizes of the splits before), so a subset of the rows sees the noise that it would see among all.
-    """
-
-    def __init__(self, parts: list[Features], collate: Collator) -> None:
-        self.parts, self.collate = parts, collate
-        self.lengths = np.concatenate([part.lengths for part in parts])
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
-        sizes = np.cumsum([0, *(int(part.row_ids[-1]) + 1 for part in parts)])
-        self.row_ids = np.concatenate([part.row_ids + size for part, size in zip(parts, sizes, strict=False)])
-
-    def __call__(self, positions: np.ndarray) -> Batch:
-        """The batch of some positions."""
-        features = []
-        for position in positions:
-            part = int(np.searchsorted(self.starts, position, side="right")) - 1
-            features.append(self.parts[part].row(int(position - self.starts[part])))
-        return self.collate(features, self.row_ids[positions])
 
 
 def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = None) -> Results:
@@ -79,15 +55,19 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
     model = MultiTaskModel.from_encoder(config, chosen.tasks)
     step = _step(config, chosen, model)
     with accelerator.main_process_first():  # the others read what the first has cached
-        rows = {name: _train_rows(config, chosen.tasks[name], tokenizer, accelerator) for name in chosen.trained}
+        rows = {
+            name: _train_rows(config, chosen.tasks[name], tokenizer, accelerator, _uses_unlabelled(step.methods[name]))
+            for name in chosen.trained
+        }
         evaluator = _evaluator(config, chosen, model, tokenizer, accelerator)
         evaluator.prepare(chosen.evaluated, "dev")
+    _check_labels(rows)
     _begin(config, chosen, accelerator)
     trainer = Trainer(
         config,
         step,
         _sampler(config, chosen, rows, accelerator),
-        lambda task, positions: rows[task](positions),
+        lambda task, positions, number: rows[task](positions, number),
         accelerator,
         lambda _: evaluator.evaluate(chosen.evaluated, "dev"),
         {name: chosen.tasks[name].type.main_metric() for name in chosen.evaluated},
@@ -95,7 +75,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
     )
     _announce(trainer, rows, accelerator)
     state = trainer.train()
-    return _finish(config, trainer, evaluator, chosen, tokenizer, state, time.monotonic() - started)
+    return _finish(config, trainer, evaluator, chosen, rows, tokenizer, state, time.monotonic() - started)
 
 
 # --- before the first step ----------------------------------------------------------------------------------------
@@ -134,22 +114,45 @@ def _cache(config: TrainConfig) -> Path:
     return config.cache_dir or config.data_dir / ".features"
 
 
+def _uses_unlabelled(compose: Compose) -> bool:
+    return any(method.active and method.uses_unlabelled for method in compose.methods.values())
+
+
 def _train_rows(
-    config: TrainConfig, task: TaskDef, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+    config: TrainConfig,
+    task: TaskDef,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    unlabelled: bool,
 ) -> TrainRows:
-    """Features of the task's training splits, or of `max_train_samples` rows drawn by the seed."""
-    parts = []
-    for split in task.train_splits:
-        features = load_features(
+    """What the settings take of the task's training splits. unlabelled: whether a method uses rows without a label."""
+    parts = [
+        load_features(
             task, split, config.data_dir, tokenizer, config.max_seq_length, _cache(config), training=True,
             progress=_told(config, accelerator, f"tokenising {task.name} {split}"),
-        )  # fmt: skip
-        most = task.max_train_samples or config.max_train_samples
-        if most is not None and most < features.n_rows:
-            drawn = np.random.default_rng((config.seed, 3, zlib.crc32(task.name.encode()))).permutation(features.n_rows)
-            features = features.subset(drawn[:most])
-        parts.append(features)
-    return TrainRows(parts, Collator(task, tokenizer.pad_token_id))
+        )
+        for split in task.train_splits
+    ]  # fmt: skip
+    most = task.max_train_samples or config.max_train_samples
+    labels = 1.0 if task.type.self_labelled else config.label_fraction
+    taken = Taken(config.seed, config.data_fraction, most, labels, unlabelled)
+    return TrainRows(
+        parts,
+        Collator(task, tokenizer.pad_token_id),
+        taken,
+        lambda batch, number: task.type.drawn(batch, tokenizer, (config.seed, number)),
+    )
+
+
+def _check_labels(rows: Mapping[str, TrainRows]) -> None:
+    """Raises `UserError` naming the tasks that have nothing to learn from."""
+    faults = [
+        f"{name}: none of its {part.counts.unlabelled + part.counts.left_out} training rows has a label; one is needed"
+        for name, part in rows.items()
+        if not part.counts.labelled
+    ]
+    if faults:
+        raise UserError(faults)
 
 
 def _told(config: TrainConfig, accelerator: Accelerator, what: str) -> Callable[[int], None] | None:
@@ -235,6 +238,21 @@ def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Acce
     sizes = ", ".join(f"{name} {len(part.lengths)}" for name, part in rows.items())
     trained = sum(parameter.numel() for parameter in trainer.parameters) / 1e6
     log.info("%d steps on %s; %.1f M weights learn; device %s", trainer.total, sizes, trained, trainer.device)
+    for name, part in rows.items():
+        if part.counts.unlabelled:
+            log.info("task %s: %d rows with label, %d without", name, part.counts.labelled, part.counts.unlabelled)
+        if part.counts.left_out:
+            reason = _without_labels(trainer.step.methods[name])
+            log.info("task %s: %d rows without label are left out: %s", name, part.counts.left_out, reason)
+
+
+def _without_labels(compose: Compose) -> str:
+    """Why rows without a label are of no use to these methods, and which methods use them."""
+    names = [name if method.active else f"{name} at weight 0" for name, method in compose.methods.items()]
+    active = {name for name, method in compose.methods.items() if method.active}
+    others = ", ".join(name for name, method in METHODS.items() if method.uses_unlabelled and name not in active)
+    learns = "learn" if len(names) > 1 else "learns"
+    return f"{' and '.join(names) or 'standard'} {learns} from labels only; {others} use them"
 
 
 # --- after the last step ------------------------------------------------------------------------------------------
@@ -245,6 +263,7 @@ def _finish(
     trainer: Trainer,
     evaluator: Evaluator,
     chosen: checks.Chosen,
+    rows: Mapping[str, TrainRows],
     tokenizer: PreTrainedTokenizerBase,
     state: RunState,
     seconds: float,
@@ -277,6 +296,7 @@ def _finish(
         "examples_per_second": round(trainer.monitor.rate.overall(), 3),
         "processes": trainer.world,
         "seed": config.seed,
+        "rows": {name: asdict(part.counts) for name, part in rows.items()},
     }
     results: Results = finite({**{task: dict(found) for task, found in metrics.items()}, "train": train_figures})
     try:

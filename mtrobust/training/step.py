@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mtrobust.models.multitask import MultiTaskModel
-from mtrobust.perturb import Compose, Passes
+from mtrobust.perturb import Compose, Passes, counts
 from mtrobust.perturb.noise import KeyedNoise
 from mtrobust.tasks.base import Batch
 
@@ -40,7 +39,7 @@ class TrainStep(nn.Module):
         owned: dict[str, nn.Module] = {}
         for task, compose in self.methods.items():
             for name, method in compose.methods.items():
-                module = method.module()
+                module = method.module(model.encoder, {name: head for name, head in model.heads.items()})
                 if module is not None and module not in owned.values():
                     owned[f"{task}_{name}"] = module
         self.owned = nn.ModuleDict(owned)
@@ -48,23 +47,17 @@ class TrainStep(nn.Module):
     def counts(self, batch: Batch) -> dict[str, float]:
         """What the terms' means run over in this batch, by kind; the trainer sums these over a step."""
         head: Any = self.model.heads[batch.task]
-        return {
-            "labels": float(head.count(batch)),
-            "items": float(head.items(batch)),
-            "tokens": float(batch.inputs["attention_mask"].sum()),
-        }
+        return counts(head, batch)
 
     def forward(self, batch: Batch) -> StepOutput:
         """The batch's share of the step's loss; `batch.norms` None means that this batch is the whole step."""
         compose = self.methods[batch.task]
         head: Any = self.model.heads[batch.task]
-        passes = Passes(self.model.encoder, head, batch, self.noise, compose.needs)
-        terms, stats = compose.forward(passes)
-        norms = batch.norms or self.counts(batch)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         weight = self.model.tasks[batch.task].weight
-        # `or`, not `max`: one labelled row shared by two ranks has a norm of a half. Without any, the total is 0 too.
-        means = {name: term.total / (norms[term.over] or 1.0) for name, term in terms.items()}
-        # A weight of 0 leaves the term out altogether, so that it is `standard` bit for bit and 0 * inf is not NaN.
-        weighted = [weight * terms[name].weight * mean for name, mean in means.items() if terms[name].weight]
-        loss = torch.stack(weighted).sum()
-        return StepOutput(loss, {name: mean.detach() for name, mean in means.items()}, stats)
+        passes = Passes(
+            self.model.encoder, head, batch, self.noise, compose.needs, weight=weight, trained=trained
+        )  # fmt: skip
+        terms, stats = compose.forward(passes)
+        loss = sum(passes.handed, passes.share(terms))
+        return StepOutput(loss, {name: mean.detach() for name, mean in passes.means(terms).items()}, stats)

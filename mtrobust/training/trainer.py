@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mtrobust.config import TrainConfig
 from mtrobust.data.sampler import MultiTaskSampler, SampledStep
 from mtrobust.errors import RunError, UserError
+from mtrobust.perturb.passes import Choice
 from mtrobust.tasks.base import Batch
 from mtrobust.training import checkpoint as disk
 from mtrobust.training import state as memory
@@ -62,9 +63,9 @@ class Trainer:
     """Runs `step` over the sampler's steps.
 
     step: a `TrainStep` (loss of a batch as its share of the whole step's loss, `counts`, `model`); fetch: makes the
-    batch of a task from row positions; evaluate: metrics of the model, called on every rank, must not touch the
-    training mode or generators; main_metrics: the metric that stands for each task; on_event: called with what
-    happened (`step`, `log`, `evaluated`, `saving`, `saved`) and the number of steps done.
+    batch of a task from row positions and the step's number; evaluate: metrics of the model, called on every rank, must
+    not touch the training mode or generators; main_metrics: the metric that stands for each task; on_event: called with
+    what happened (`step`, `log`, `evaluated`, `saving`, `saved`) and the number of steps done.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Trainer:
         config: TrainConfig,
         step: TrainStep,
         sampler: MultiTaskSampler,
-        fetch: Callable[[str, np.ndarray], Batch],
+        fetch: Callable[[str, np.ndarray, int], Batch],
         accelerator: Accelerator,
         evaluate: Callable[[nn.Module], Metrics] | None = None,
         main_metrics: Mapping[str, str] | None = None,
@@ -147,7 +148,7 @@ class Trainer:
 
     def _optimise(self, sampled: SampledStep) -> tuple[dict[str, float], float, bool]:
         """(figures, gradient norm before clipping, whether any process was told to stop)."""
-        batches = [self.fetch(sampled.task, micro.rows) for micro in sampled.micro]
+        batches = [self.fetch(sampled.task, micro.rows, sampled.number) for micro in sampled.micro]
         norms = self._norms(batches, [micro.ghost for micro in sampled.micro])
         collected: list[tuple[bool, dict[str, Tensor], dict[str, Any]]] = []
         for position, (batch, micro) in enumerate(zip(batches, sampled.micro, strict=True)):
@@ -188,8 +189,11 @@ class Trainer:
         return sums
 
     def _gather(self, collected: list[tuple[bool, dict[str, Tensor], dict[str, Any]]]) -> tuple[dict[str, float], bool]:
-        """Loss and terms of the whole step (shares add up), methods' figures (means), and whether to stop."""
-        shares, means = list(collected[0][1]), list(collected[0][2])
+        """Loss and terms of the whole step (shares add up), methods' figures (means), what they drew (the same in all
+        micro-batches, ghosts included), and whether to stop."""
+        shares, stats = list(collected[0][1]), collected[0][2]
+        drawn = {name: value for name, value in stats.items() if isinstance(value, Choice)}
+        means = [name for name in stats if name not in drawn]
         real = [(terms, stats) for ghost, terms, stats in collected if not ghost]
         rows = [[*(terms[k] for k in shares), *(stats[k] for k in means)] for terms, stats in real]
         columns = [
@@ -203,7 +207,7 @@ class Trainer:
         *values, micro, stop = vector.tolist()
         figures = {name: value / self.world for name, value in zip(shares, values, strict=False)}
         figures |= {name: value / max(micro, 1) for name, value in zip(means, values[len(shares) :], strict=True)}
-        return figures, stop > 0
+        return figures | drawn, stop > 0
 
     def _non_finite(self, sampled: SampledStep, what: str) -> None:
         """Stops the run, or counts the step as skipped."""

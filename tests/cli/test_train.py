@@ -71,6 +71,38 @@ def test_a_run_goes_on_from_its_own_configuration(ready: Path, mtrobust: Callabl
     assert overwritten.code == 0, overwritten.err
 
 
+def test_few_labels_from_the_command_line(ready: Path, mtrobust: Callable):
+    flags = ["--train_tasks", "pairs,qa", "--label_fraction", 0.5, "--perturb", "rpt", "--data_fraction", 0.75]
+    ended = mtrobust("train", "recipe.yml", *flags)
+    assert ended.code == 0 and "task pairs: 2 rows with label, 1 without" in ended.err, ended.err
+    results = json.loads((ready / "run" / "all_results.json").read_text(encoding="utf-8"))
+    assert results["train"]["rows"] == {
+        "pairs": {"labelled": 2, "unlabelled": 1, "left_out": 0},
+        "qa": {"labelled": 1, "unlabelled": 1, "left_out": 0},
+    }
+    ended = mtrobust("train", "recipe.yml", "--output_dir", "other", "--train_tasks", "mood", "--label_fraction", 0.25)
+    assert ended.code == 0, ended.err
+    assert "task mood: 3 rows without label are left out: standard learns from labels only; " in ended.err
+
+
+def test_a_task_without_labels_is_refused(ready: Path, mtrobust: Callable):
+    path = ready / "data" / "mood" / "train.jsonl"
+    path.write_text('{"text": "A film."}\n{"text": "Another.", "label": null}\n', encoding="utf-8")
+    ended = mtrobust("train", "recipe.yml", "--perturb", "rapt")
+    assert ended.code == 2 and "error: mood: none of its 2 training rows has a label" in ended.err, ended.err
+    assert not (ready / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["label_fraction", "data_fraction"])
+@pytest.mark.parametrize("value", ["0", "1.5", "-0.1", "nan", "half", "none"])
+def test_fractions_out_of_range_are_refused(key: str, value: str, world: Path, mtrobust: Callable):
+    base = ["--task_def", "defs.yml", "--data_dir", "data", "--model_name_or_path", "model", "--output_dir", "run"]
+    ended = mtrobust("train", *base, f"--{key}={value}")
+    lines = ended.err.strip().split("\n")
+    assert ended.code == 2 and len(lines) == 1 and f"--{key}: {value}" in lines[0], ended.err
+    assert not (world / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 NO_GRADIENT = "the released code cuts both sides off the graph, so the term trains nothing; our form has the gradient"
 
@@ -17,6 +18,10 @@ PADDING_NOISE = (
 )
 
 BXB = "the released regression loss compares [B] with [B, 1], a BxB table"
+
+ABOUT = "what the recording says about itself or its inputs; nothing of ours stands against it"
+
+TINY = "float32 losses near 1e-7 are mostly rounding; their gradients are compared"
 
 EXEMPTIONS: dict[str, str] = {
     # pattern over "<folder>/<case>/<function>/<field>" (shell wildcards; * also crosses slashes): reason
@@ -32,7 +37,8 @@ EXEMPTIONS: dict[str, str] = {
     "encoder/rapt/*sequence_inf_nonpad/end_*": PADDING_NOISE,
     "encoder/fdiv/repo*/rpt.cls.js.*/grad*": "the released Jensen-Shannon gradient of this module is zero but for "
     "rounding; our form has the gradient",
-    "encoder/fdiv/repo_fp32/*/loss": "float32 losses near 1e-7 are mostly rounding; their gradients are compared",
+    "encoder/fdiv/repo_fp32/rpt*/loss": TINY,
+    "encoder/fdiv/repo_fp32/vat*/loss": TINY,
     "encoder/smart/*.l1.*": "the released code raises for this norm; the sign it would take is no norm of a step, and "
     "mtrobust has linf and l2",
     "encoder/smart/*repo_double_embed*": "the released code feeds the embedding output back as word embeddings: "
@@ -42,6 +48,15 @@ EXEMPTIONS: dict[str, str] = {
     "encoder/smart/*.reg.*/total_loss": BXB,
     "encoder/smart/*.reg.*/adv/*": BXB,
     "encoder/smart/*.reg.*/total/*": BXB,
+    "encoder/smart/*literal_code_raises": ABOUT,
+    "encoder/smart/*delta_fp32_max_abs_dev": ABOUT,
+    "encoder/smart/*adv/no_gradient": ABOUT,
+    "encoder/fdiv/repo/vat*/raises": ABOUT,
+    "encoder/vda_mixture_uniformity_real_embeddings/minilm_*": "computed from sentences that are not recorded",
+    "encoder/vda_mixture_uniformity_real_embeddings/*/abs_logit_sum_mean": ABOUT,
+    "encoder/vda_mixture_uniformity_real_embeddings/*/frac_positions_with_negative_logit_sum": ABOUT,
+    "encoder/vda_mixture_uniformity_real_embeddings/*/argmax_equals_input_token": ABOUT,
+    "encoder/vda_mixture_uniformity_real_embeddings/*/max_abs_repo_pseudo_prob": ABOUT,
     "preprocessing/*/roberta_base_expected": "recorded from a peer; the vocabulary is not at hand, so it is unverified",
     "preprocessing/bert_base_uncased_encoding": "recorded from a peer; the weights are not at hand",
     "metrics/span_decoding/*/raises": "the released code stops with an exception on this input; ours gives an answer",
@@ -57,9 +72,16 @@ def reason(case: str) -> str | None:
 class Ledger:
     """Which of the discovered cases a test compared. Use: `see` all, `done` each as compared, `close` at the end."""
 
+    all: ClassVar[list[Ledger]] = []  # for the table
+
     folder: str
     seen: set[str] = field(default_factory=set)
     compared: set[str] = field(default_factory=set)
+    errors: dict[str, float] = field(default_factory=dict)  # relative, where a case is numbers
+    rounded: set[str] = field(default_factory=set)  # of these, the arrays stored in fewer digits than computed in
+
+    def __post_init__(self) -> None:
+        self.all.append(self)
 
     def see(self, cases: Iterable[str]) -> None:
         """Notes the cases that the files hold (without the folder's name)."""
@@ -69,9 +91,12 @@ class Ledger:
         """Whether the written list names this case."""
         return reason(f"{self.folder}/{case}") is not None
 
-    def done(self, case: str) -> None:
-        """Notes that a case was compared."""
+    def done(self, case: str, error: float | None = None, rounded: bool = False) -> None:
+        """Notes that a case was compared. error: the relative one, where there is such a thing; the largest is kept."""
         self.compared.add(case)
+        self.rounded.update([case] if rounded else [])
+        if error is not None:
+            self.errors[case] = max(error, self.errors.get(case, 0.0))
 
     def close(self) -> None:
         """Fails unless each case was either compared or exempt, and none was both."""

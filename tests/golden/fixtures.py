@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,48 @@ from mtrobust.perturb.layers import Site
 from mtrobust.tasks.base import Batch
 from mtrobust.tasks.taskdef import TaskDef
 
-GRADIENTS = (
-    "gradnorm_encoder",
-    "gradnorm_word_embeddings",
-    "grad_word_embeddings",
-    "grad_head_weight",
-    "grad_head_bias",
-)
+# Which test answers for which recorded fields of a file under encoder/: exactly one for each (see test_files.py).
+PARTS = {
+    "clean": {"clean": r"clean/"},
+    "fdiv": {
+        "rpt": r"(repo|repo_fp32|paper)/rpt\.|repo/clean/|paper/unit_noise$",
+        "vat": r"(repo|repo_fp32|paper)/vat\.",
+        "jacobian": r"(repo|repo_fp32|exact)/jacobian\.",
+    },
+    "rapt": {"rapt": r"rapt/"},
+    "smart": {"smart": r"smart/"},
+    "smart_paper": {"smart_paper": r"smart_paper/"},
+    "swep": {"swep": r"swep/", "baselines": r"baselines/"},
+    "vda": {"vda": r"vda/", "freelb": r"freelb/", "smart": r"smart_in_vda_repo/", "smix": r"smix/"},
+}
+
+
+def recorded(golden: Path, name: str, part: str | None = None) -> dict[str, np.ndarray]:
+    """The recorded fields of a file under encoder/: those of one part of it, by default of its only one."""
+    (pattern,) = PARTS[name].values() if part is None else (PARTS[name][part],)
+    with np.load(golden / "encoder" / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files if re.match(pattern, key)}
+
+
+def cases(arrays: dict[str, np.ndarray], pattern: str) -> list[re.Match[str]]:
+    """The distinct prefixes of keys that match."""
+    found = {match[0]: match for key in arrays if (match := re.match(pattern, key))}
+    return list(found.values())
 
 
 class RecordedNoise:
-    """Hands out recorded draws instead of its own."""
+    """Hands out recorded draws instead of its own: one for all, or by the beginnings of the draws' names."""
 
     seed = 0
 
-    def __init__(self, draw: Tensor) -> None:
-        self.recorded = draw
+    def __init__(self, draw: Tensor | dict[str, Tensor]) -> None:
+        self.recorded = draw if isinstance(draw, dict) else {"": draw}
 
-    def draw(self, name: str, like: Tensor, mask: Tensor, *rest: Any) -> Tensor:
-        return self.recorded.to(like.dtype) * mask.unsqueeze(-1)
+    def draw(self, name: str, like: Tensor, mask: Tensor | None, *rest: Any) -> Tensor:
+        (drawn,) = (value for start, value in self.recorded.items() if name.startswith(start))
+        assert drawn.shape == like.shape
+        drawn = drawn.to(like.dtype)
+        return drawn if mask is None else drawn * mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim()))
 
 
 class WatchedPasses(Passes):
@@ -104,12 +128,16 @@ class Fixture:
         return cls(encoder, heads, batches, noise)
 
     def passes(
-        self, task: str, draw: Tensor, method: Perturbation | None = None, padding: bool = True
+        self,
+        task: str,
+        draw: Tensor | dict[str, Tensor],
+        method: Perturbation | Compose | None = None,
+        padding: bool = True,
     ) -> WatchedPasses:
         """Passes of one task with a recorded draw; `padding`: the released codes let padding have noise."""
         batch = self.batches[task]
         mask = batch.inputs["attention_mask"]
-        needs = Compose({"m": method}).needs if method else Compose().needs
+        needs = (method if isinstance(method, Compose) else Compose({"m": method} if method else {})).needs
         noise = RecordedNoise(draw)
         return WatchedPasses(
             self.encoder, self.heads[task], batch, noise, needs, torch.ones_like(mask) if padding else mask
@@ -149,6 +177,13 @@ def as_divergence(form: Any) -> Any:
     return lambda a, b, support=None, detach_clean=None: form(a, b)
 
 
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """The largest difference over the largest recorded entry; None where there is nothing but rounding around 0."""
+    if not theirs.size or np.shape(ours) != np.shape(theirs) or not np.abs(theirs).max() > 1e-12:
+        return None
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
 class Comparison:
     """Collects what differs, so that one test names every wrong field."""
 
@@ -162,14 +197,15 @@ class Comparison:
         """Compares one field when it is recorded and not exempt; `where`: a mask of the entries that count."""
         if key not in self.recorded or self.ledger.exempt(key):
             return
-        self.ledger.done(key)
         theirs = self.recorded[key].astype(np.float64)
         values = np.asarray(ours.detach().double() if isinstance(ours, Tensor) else ours, dtype=np.float64)
         if where is not None:
             values, theirs = values[where], theirs[where]
         # Arrays of more than 600 elements are recorded in float32: below its resolution nothing can be compared.
-        if self.recorded[key].dtype == np.float32 and theirs.size > 600:
+        rounded = self.recorded[key].dtype == np.float32 and self.recorded[key].size > 600
+        if rounded:
             rtol, atol = max(rtol, 2e-7), max(atol, 2e-7 * float(np.abs(theirs).max()))
+        self.ledger.done(key, relative_error(values, theirs), rounded)
         if values.shape != theirs.shape or not np.allclose(values, theirs, rtol=rtol, atol=atol):
             gap = np.abs(values - theirs).max() if values.shape == theirs.shape else f"shape {values.shape}"
             self.wrong.append(f"{key}: off by {gap} (recorded up to {np.abs(theirs).max():.3e})")

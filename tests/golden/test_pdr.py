@@ -5,20 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from mtrobust.perturb.rpt import Rpt
 from mtrobust.perturb.vat import Vat
 from tests.golden.exemptions import Ledger
-from tests.golden.fixtures import Comparison, Fixture, as_divergence, method_of
+from tests.golden.fixtures import Comparison, Fixture, as_divergence, cases, method_of, recorded
 from tests.golden.test_divergences import FORMS
-from tests.golden.test_encoder import DIVERGENCES, cases, recorded, run
-
-
-@pytest.fixture
-def fixture(golden: Path) -> Fixture:
-    return Fixture.load(golden)
+from tests.golden.test_encoder import DIVERGENCES, run
 
 
 class ReleasedRpt(Rpt):
@@ -30,9 +24,7 @@ class ReleasedRpt(Rpt):
 
 
 def test_rpt(golden: Path, fixture: Fixture) -> None:
-    arrays = {
-        k: v for k, v in recorded(golden, "fdiv").items() if "/rpt." in k or k.startswith(("repo/clean", "paper/unit"))
-    }
+    arrays = recorded(golden, "fdiv", "rpt")
     comparison = Comparison(Ledger("encoder/fdiv"), arrays)
     narrow = Fixture.load(golden, torch.float32)
     for task in ("cls", "span"):
@@ -88,8 +80,7 @@ class WatchedVat(Vat):
 
 
 def test_vat(golden: Path, fixture: Fixture) -> None:
-    arrays = {key: value for key, value in recorded(golden, "fdiv").items() if "/vat." in key}
-    arrays.pop("repo/vat.cls.js/raises", None)
+    arrays = recorded(golden, "fdiv", "vat")
     comparison = Comparison(Ledger("encoder/fdiv"), arrays)
     single = Fixture.load(golden, torch.float32)
     for match in cases(

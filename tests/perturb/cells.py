@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import tempfile
 from typing import Any
 
 import torch
+from transformers import BertForMaskedLM
 
 from mtrobust.config import PerturbSpec
 from mtrobust.models.multitask import MultiTaskModel
@@ -12,13 +16,14 @@ from mtrobust.perturb import build_methods
 from mtrobust.tasks.base import Batch
 from mtrobust.tasks.taskdef import TaskDef
 from mtrobust.training.step import TrainStep
-from tests.models.tiny import tiny_encoder, tiny_inputs
+from tests.models.tiny import CONFIGS, tiny_encoder, tiny_inputs
 
 TASKS: dict[str, dict[str, Any]] = {
     "Classification": {"data_format": "PremiseAndOneHypothesis", "labels": ["no", "maybe", "yes"]},
     "Regression": {"data_format": "PremiseAndOneHypothesis"},
     "SpanClassification": {"data_format": "MRC"},
     "SpanClassificationYN": {"data_format": "MRC"},
+    "MaskLM": {"data_format": "MLM"},
 }
 
 
@@ -38,6 +43,11 @@ def batch_of(family: str, task_type: str, rows: int = 4, labelled: list[bool] | 
             "end_positions": torch.tensor([5, 0, 4, 5])[:rows],
             "passage_mask": passage,
         }
+    elif task_type == "MaskLM":
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labels[:, 1], labels[0, 6], labels[1:, 3] = 9, 14, 31
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(labels != -100, 4)
+        targets = {"labels": labels}
     elif task_type == "Regression":
         targets = {"labels": torch.tensor([0.5, 4.0, 2.25, 5.0])[:rows]}
     else:
@@ -56,10 +66,24 @@ def step_of(
     encoder = tiny_encoder(family, dropout)
     tasks = {task_type.lower(): task_of(task_type, dropout_p=dropout, **task)}
     model = MultiTaskModel(encoder, tasks).to(dtype).train()
-    return TrainStep(model, build_methods(specs, tasks, encoder), seed=3)
+    return TrainStep(model, build_methods(specs, tasks, encoder), seed=3).to(dtype).train()
+
+
+@functools.cache
+def tiny_mlm() -> str:
+    """A folder with a masked language model of the tiny vocabulary; gone when the tests end."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    torch.manual_seed(1)
+    config = CONFIGS["bert"](hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    BertForMaskedLM(config).save_pretrained(folder.name)
+    return folder.name
 
 
 def spec(name: str, **options: Any) -> PerturbSpec:
+    """A method with options, and with those that it cannot do without."""
+    if name == "vda":
+        options = {"mlm": tiny_mlm(), **options}
     return PerturbSpec(name=name, options=options)
 
 

@@ -15,7 +15,35 @@ from tests.perturb.cells import TASKS, batch_of, gradients, spec, step_of
 
 EDITING = [name for name, method in METHODS.items() if "layers" in method.Options.model_fields]
 SITES = ["words", 0, 1, LAYERS]
-NO_NOISE = {"rpt": {"c": 0.0}, "rapt": {"eta": 0.0}}
+NO_NOISE = {"rpt": {"c": 0.0}, "rapt": {"eta": 0.0}, "r3f": {"eps": 0.0}}
+# How a method is weighed down to nothing. SWEP has 0 < lambda < 1 and no such setting.
+NOTHING = {"freelb": {"steps": 1, "init": 0.0}} | {
+    name: {key: value}
+    for key, value in (("alpha", 0.0), ("clean", 1.0))
+    for name in EDITING
+    if key in METHODS[name].Options.model_fields and name != "swep"
+}
+# Methods that need a labelled row, and of which every row counts for itself.
+UNLABELLED = [name for name in EDITING if METHODS[name].uses_unlabelled]
+ROW_BY_ROW = [name for name in EDITING if name != "smix"]  # SMix mixes a row with another of its batch
+
+
+def at(method: str, layer: str | int) -> str | int:
+    """A site for tests that ask for several at once: SWEP belongs to one."""
+    return (
+        "words"
+        if method == "swep" and layer == "all"
+        else "words,1-2"
+        if method == "rdrop" and layer == "all"
+        else layer
+    )
+
+
+def types_of(method: str) -> list[str]:
+    return ["Classification", "Regression"] if method == "smix" else list(TASKS)
+
+
+EDITED = [(method, task_type) for method in EDITING for task_type in types_of(method)]
 
 
 def passes_of(step, batch, needs=None) -> Passes:
@@ -23,12 +51,11 @@ def passes_of(step, batch, needs=None) -> Passes:
     return Passes(step.model.encoder, step.model.heads[batch.task], batch, step.noise, needs or compose.needs)
 
 
-@pytest.mark.parametrize("task_type", TASKS)
-@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize(("method", "task_type"), [cell for cell in EDITED if cell[0] in NOTHING])
 def test_weight_zero_is_standard_bit_for_bit(method, task_type):
     batch = batch_of("bert", task_type)
     plain, expected = gradients(step_of("bert", task_type, [], dropout=0.0), batch)
-    loss, got = gradients(step_of("bert", task_type, [spec(method, alpha=0.0, layers=1)], dropout=0.0), batch)
+    loss, got = gradients(step_of("bert", task_type, [spec(method, **NOTHING[method], layers=1)], dropout=0.0), batch)
     assert torch.equal(loss, plain)
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[name], grad) for name, grad in expected.items())
@@ -49,34 +76,34 @@ def test_zero_noise_gives_the_clean_logits(method, site):
     assert 0 <= float(step(batch).terms[f"{method}/reg"]) < 1e-9
 
 
-@pytest.mark.parametrize("task_type", TASKS)
 @pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize(("method", "task_type"), [cell for cell in EDITED if cell[0] not in ("jacobian", "rdrop")])
 def test_padding_has_no_noise(monkeypatch, method, site, task_type):
     edits = []
-    for name in ("replay",):
-        original = getattr(Encoder, name)
+    original = Encoder.replay
 
-        def watch(self, tape, at, hidden, *args, original=original, **kwargs):
-            clean = tape.h[at]
-            edits.append((hidden[-len(clean) :] - clean).detach())
-            return original(self, tape, at, hidden, *args, **kwargs)
+    def watch(self, tape, at, hidden, *args, **kwargs):
+        clean = tape.h[at]
+        edits.append((hidden[-len(clean) :] - clean).detach())
+        return original(self, tape, at, hidden, *args, **kwargs)
 
-        monkeypatch.setattr(Encoder, name, watch)
+    monkeypatch.setattr(Encoder, "replay", watch)
     batch = batch_of("bert", task_type)
-    step_of("bert", task_type, [spec(method, layers=site)])(batch)
+    often = {"p": 0.5} if method == "word_dropout" else {}  # at .1 a small batch may lose no token
+    step_of("bert", task_type, [spec(method, layers=site, **often)])(batch)
     padding = batch.inputs["attention_mask"] == 0
     assert edits and padding.any()
-    for delta in edits:
-        assert torch.count_nonzero(delta[padding]) == 0
-        # (an adversarial method gives none to tokens that no output reads, such as the last layer's but the first)
-        assert (delta[~padding].abs().sum(-1) > 0).any()
+    assert all(torch.count_nonzero(delta[padding]) == 0 for delta in edits)
+    # (an adversarial method gives none to tokens that no output reads, such as the last layer's but the first; the
+    # ascent of adv_aug starts at none)
+    assert (edits[-1][~padding].abs().sum(-1) > 0).any()
 
 
-@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize("method", ROW_BY_ROW)
 def test_same_seed_same_loss_whatever_the_batch_and_padding(method):
     """A row's noise depends on the row, not on its neighbours: the sum over two halves is the whole."""
-    step = step_of("bert", "Classification", [spec(method, layers="all")], dropout=0.0, dtype=torch.float64)
+    specs = [spec(method, layers=at(method, "all"))]
+    step = step_of("bert", "Classification", specs, dropout=0.0, dtype=torch.float64)
     whole = batch_of("bert", "Classification", step=5)
     counts = step.counts(whole)
     reference = step(whole).loss
@@ -90,13 +117,17 @@ def test_same_seed_same_loss_whatever_the_batch_and_padding(method):
         return Batch(whole.task, inputs, targets, whole.row_ids[rows], whole.step, counts)
 
     halves = step(part(slice(0, 3), 12)).loss + step(part(slice(3, 4), 6)).loss
-    assert torch.allclose(halves, reference, rtol=1e-12)
-    other = batch_of("bert", "Classification", step=6)
-    name = f"{method}/reg"
-    assert step(other).terms[name] != step(whole).terms[name], "another step draws other noise"
+    # vda's masked language model computes in float32, where padding changes the last digits
+    assert torch.allclose(halves, reference, rtol=1e-5 if method == "vda" else 1e-12)
+    grads = [gradients(step, batch)[1] for batch in (whole, part(slice(0, 3), 12), part(slice(3, 4), 6))]
+    for name, grad in grads[0].items():
+        assert torch.allclose(grad, grads[1][name] + grads[2][name], rtol=1e-5 if method == "vda" else 1e-9, atol=1e-7)
+    if method not in ("rdrop", "adv_aug"):  # their noise is dropout, or found from the same start
+        other = batch_of("bert", "Classification", step=6)
+        assert step(other).loss != reference, "another step draws other noise"
 
 
-@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize("method", [name for name in UNLABELLED if name != "rdrop"])
 def test_unlabelled_rows_take_part_in_the_regulariser_only(method):
     step = step_of("bert", "Classification", [spec(method, layers=1)], dropout=0.0, dtype=torch.float64)
     all_known = step(batch_of("bert", "Classification"))
@@ -104,7 +135,29 @@ def test_unlabelled_rows_take_part_in_the_regulariser_only(method):
     none = step(batch_of("bert", "Classification", labelled=[False] * 4))
     assert torch.equal(some.terms[f"{method}/reg"], all_known.terms[f"{method}/reg"])
     assert not torch.allclose(some.terms["task"], all_known.terms["task"])
-    assert none.terms["task"] == 0 and torch.allclose(none.loss.detach(), none.terms[f"{method}/reg"])
+    alpha = METHODS[method].Options.model_fields["alpha"].default
+    assert none.terms["task"] == 0 and torch.allclose(none.loss.detach(), alpha * none.terms[f"{method}/reg"])
+
+
+def test_methods_that_use_unlabelled_rows_are_these():
+    assert set(UNLABELLED) == {"rapt", "smart", "rpt", "vat", "jacobian", "vda", "rdrop", "r3f"}
+
+
+@pytest.mark.parametrize("method", [name for name in EDITING if name not in UNLABELLED])
+def test_methods_that_need_labels_add_nothing_on_unlabelled_rows(method):
+    step = step_of("bert", "Classification", [spec(method, layers="words")], dropout=0.0)
+    out = step(batch_of("bert", "Classification", labelled=[False] * 4))
+    out.loss.backward()
+    assert all(term == 0 for name, term in out.terms.items() if name != "swep/kl")
+
+
+@pytest.mark.parametrize("method", ["gaussian_dropout", "bernoulli_dropout", "word_dropout"])
+@pytest.mark.parametrize("clean", [0.0, 0.5])
+def test_dropout_of_probability_zero_gives_the_clean_loss(method, clean):
+    batch = batch_of("bert", "SpanClassification")
+    plain = step_of("bert", "SpanClassification", [], dropout=0.0)(batch).loss
+    loss = step_of("bert", "SpanClassification", [spec(method, p=0.0, clean=clean)], dropout=0.0)(batch).loss
+    assert torch.equal(loss, plain) if clean == 0 else torch.allclose(loss, plain, rtol=1e-6)
 
 
 def test_rpt_equals_its_formula():
@@ -160,7 +213,8 @@ def test_smart_ascends_further_than_random_noise_of_its_size(task_type, site):
             return float(method.inner(passes, passes.at(site, hidden + 1e-2 * noise, dropout="shared")).detach())
 
         gains.append(difference(delta) / difference(other))
-    assert sorted(gains)[2] > 5, gains
+    # Where many items of many classes count, no direction stands out as far: ten steps gain no more than three.
+    assert sorted(gains)[2] > (3 if task_type == "MaskLM" else 5), gains
 
 
 @pytest.mark.parametrize("task_type", TASKS)
@@ -196,10 +250,29 @@ CALLS = {  # layer calls of one step on 3 layers: (forward, backward); a doubled
     ("rapt", 2): (3 + 1, 3 + 1),
     ("rapt", 0): (6, 6),
     ("rpt", 0): (6, 6),
+    ("r3f", "words"): (6, 6),
+    ("rdrop", "words"): (6, 6),
+    ("rdrop", 1): (3 + 2, 3 + 2),
     ("smart", 0): (3 + 3 + 3, 3 + 3 + 3),
     ("smart", 2): (3 + 1 + 1, 3 + 1 + 1),
     ("vat", 0): (3 + 3 + 3, 3 + 3 + 3),
+    ("jacobian", 0): (3, 3 + 3),  # the gradient; then one backward pass through it and through the clean pass
+    ("swep", "words"): (3 + 3, 3 + 3),
+    ("prior_aug", "words"): (3 + 3, 3 + 3),
+    ("gaussian_dropout", "words"): (3, 3),
+    ("bernoulli_dropout", "words"): (3, 3),
+    ("word_dropout", "words"): (3, 3),
+    ("word_dropout", 2): (3, 3),
+    ("adv_aug", "words"): (3 + 5 * 3 + 3, 3 + 5 * 3 + 3),
+    ("freelb", "words"): (3 * 3, 3 * 3),
+    ("freelb", 2): (2 + 3 * 1, 2 + 3 * 1),
+    ("smix", 2): (3 + 1, 3 + 1),
+    ("vda", "words"): (3 + 3, 3 + 3),  # beside one pass of the masked language model without gradients
 }
+
+
+def test_the_table_of_calls_has_every_method():
+    assert {name for name, _ in CALLS} == set(METHODS)
 
 
 @pytest.mark.parametrize(("method", "site"), CALLS)
@@ -266,9 +339,10 @@ def test_a_task_may_have_its_own_methods():
 
 @pytest.mark.parametrize("method", EDITING)
 def test_bfloat16_stays_finite(method):
-    step = step_of("bert", "SpanClassification", [spec(method, layers="all")])
+    kind = types_of(method)[-1]
+    step = step_of("bert", kind, [spec(method, layers=at(method, "all"))])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = step(batch_of("bert", "SpanClassification"))
+        out = step(batch_of("bert", kind))
     out.loss.backward()
     assert all(torch.isfinite(term) for term in out.terms.values())
     assert all(torch.isfinite(p.grad).all() for p in step.parameters() if p.grad is not None)

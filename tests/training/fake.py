@@ -7,6 +7,7 @@ Run as a module it trains once: `python -m tests.training.fake OUTPUT_DIR key=va
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from mtrobust.config import TrainConfig
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
+from mtrobust.perturb.passes import Choice
 from mtrobust.tasks.base import Batch
 from mtrobust.training.engine import make_accelerator
 from mtrobust.training.trainer import Trainer
@@ -55,6 +57,11 @@ class Output:
     stats: dict[str, Any] = field(default_factory=dict)
 
 
+def drawn(step: int) -> Choice:
+    """What `Step` draws in a step: -1 to 2."""
+    return Choice(random.Random(step).randint(-1, 2))
+
+
 class Step(nn.Module):
     """Cross-entropy over labelled rows plus the squared change of the logits under keyed noise over all rows."""
 
@@ -80,7 +87,8 @@ class Step(nn.Module):
         norms = batch.norms or self.counts(batch)
         terms = {"task": task / (norms["labels"] or 1.0), "fake/change": change / norms["items"]}
         loss = self.hook(batch, terms["task"] + 0.5 * terms["fake/change"])
-        return Output(loss, {k: v.detach() for k, v in terms.items()}, {"fake/delta_norm": self.noise * noise.norm()})
+        stats = {"fake/delta_norm": self.noise * noise.norm(), "fake/site": drawn(batch.step)}
+        return Output(loss, {k: v.detach() for k, v in terms.items()}, stats)
 
     def _above(self, hidden: Tensor, mask: Tensor, task: str) -> Tensor:
         base = self.model.encoder.base
@@ -110,7 +118,7 @@ class Data:
     def lengths(self, task: str) -> np.ndarray:
         return np.array([len(row) for row in self.rows[task]], dtype=np.int32)
 
-    def __call__(self, task: str, rows: np.ndarray) -> Batch:
+    def __call__(self, task: str, rows: np.ndarray, step: int = 0) -> Batch:
         tokens = [torch.from_numpy(self.rows[task][i]) for i in rows]
         ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
         inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
@@ -187,7 +195,7 @@ def main() -> None:
     sizes, slow = values.pop("sizes", None), values.pop("slow", 0)
     data, fetched, losses = Data(sizes=sizes), [], []
 
-    def fetch(task: str, rows: np.ndarray) -> Batch:
+    def fetch(task: str, rows: np.ndarray, step: int) -> Batch:
         fetched.append([task, rows.tolist()])
         return data(task, rows)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from mtrobust.config import PerturbSpec
 from tests.training.fake import Data, trainer, weights
 from tests.training.world import losses, settings, write_world
 
@@ -109,6 +110,14 @@ def test_the_run_goes_on_where_it_was(pair, tmp_path):
     assert (whole / "metrics.jsonl").read_bytes() == (half / "metrics.jsonl").read_bytes()
 
 
+def test_what_both_ranks_draw_counts_once(pair):
+    text = (pair[0] / "metrics.jsonl").read_text(encoding="utf-8").strip()
+    windows = [json.loads(line).get("train", {}) for line in text.split("\n")]
+    steps = Counter(task for _, task, _ in read(pair[0], 0)[1]["losses"])
+    counted = {task: sum(sum(found[task]["fake/site"].values()) for found in windows if task in found) for task in "ab"}
+    assert counted == dict(steps)
+
+
 def test_another_number_of_processes_is_refused(pair):
     output, values = pair
     done = torchrun(output, processes=1, check=False, resume=True, **values)
@@ -134,19 +143,47 @@ def train_command(recipe: Path, processes: int) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_the_command_itself_under_torchrun(tmp_path, tiny_model_dir):
-    """`standard` without dropout on a real encoder: two processes give the losses of one with the doubled batch."""
-    world = write_world(tmp_path, tiny_model_dir("bert"))
+def alone_and_both(world: Path, method: str | None = None, **more: object) -> Path:
+    """Trains in one process with batches of 4 and in two with batches of 2; the losses have to be the same."""
     for run, processes, size in (("alone", 1, 4), ("both", 2, 2)):
-        values = settings(world, run, per_device_train_batch_size=size, num_train_epochs=2).model_dump(mode="json")
-        (world / f"{run}.yml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        values = settings(world, run, method, per_device_train_batch_size=size, num_train_epochs=2, **more)
+        (world / f"{run}.yml").write_text(yaml.safe_dump(values.model_dump(mode="json")), encoding="utf-8")
         train_command(world / f"{run}.yml", processes)
     alone, both = losses(world / "alone"), losses(world / "both")
-    assert [task for task, _ in alone] == [task for task, _ in both] and len(alone) > 25
+    assert [task for task, _ in alone] == [task for task, _ in both] and len(alone) > 20
     for (_, one), (_, two) in zip(alone, both, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-5, rel=1e-5)
+    return world
+
+
+def test_held_out_labels_under_torchrun(tmp_path, tiny_model_dir):
+    """So few labels that a process, or all of them, may have none in a step."""
+    world = alone_and_both(write_world(tmp_path, tiny_model_dir("bert")), "rpt", label_fraction=0.1)
+    assert any(figures["task"] == 0 and figures["loss"] > 0 for _, figures in losses(world / "both"))
+    one, two = (json.loads((world / run / "all_results.json").read_text(encoding="utf-8")) for run in ("alone", "both"))
+    assert one["train"]["rows"] == two["train"]["rows"] and one["train"]["rows"]["mood"]["labelled"] == 2
+
+
+def test_the_command_itself_under_torchrun(tmp_path, tiny_model_dir):
+    """`standard` without dropout on a real encoder: two processes give the losses of one with the doubled batch."""
+    world = alone_and_both(write_world(tmp_path, tiny_model_dir("bert")))
     results = [json.loads((world / run / "all_results.json").read_text(encoding="utf-8")) for run in ("alone", "both")]
     assert results[0]["train"]["examples"] == results[1]["train"]["examples"]
     assert results[1]["train"]["processes"] == 2
     for task in ("mood", "squad"):
         assert results[0][task] == pytest.approx(results[1][task])
+
+
+OWN_PASSES = {
+    "freelb with swep": [PerturbSpec(name="freelb"), PerturbSpec(name="swep")],
+    "jacobian with averaged weights": [
+        PerturbSpec(name="jacobian"),
+        PerturbSpec(name="smart", options={"bregman": 0.9}),
+    ],
+}
+
+
+@pytest.mark.parametrize("perturb", OWN_PASSES.values(), ids=list(OWN_PASSES))
+def test_methods_with_passes_and_weights_of_their_own_under_torchrun(tmp_path, tiny_model_dir, perturb):
+    """Gradients that are handed over, networks of methods, second derivatives: the same as in one process."""
+    alone_and_both(write_world(tmp_path, tiny_model_dir("bert")), perturb=perturb)

@@ -305,7 +305,8 @@ def test_with_early_stopping_the_model_is_the_best_one(copy, monkeypatch):
 
 def test_a_part_of_the_training_rows(world):
     results = train(settings(world, "run-part", max_train_samples=5, max_eval_samples=4, train_tasks=["mood"]))
-    assert results["train"]["examples"] == 5
+    assert results["train"]["rows"] == {"mood": {"labelled": 3, "unlabelled": 0, "left_out": 2}}
+    assert results["train"]["examples"] == 3
     assert len(read_lines(world / "run-part" / "predictions" / "mood.dev.jsonl")) == 4
 
 

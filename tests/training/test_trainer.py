@@ -122,7 +122,7 @@ def test_token_budget(tmp_path):
     made = trainer(tmp_path, max_tokens_per_batch=64, num_train_epochs=1)
     seen = []
     fetch = made.fetch
-    made.fetch = lambda task, rows: (seen.append(fetch(task, rows)), seen[-1])[1]
+    made.fetch = lambda *asked: (seen.append(fetch(*asked)), seen[-1])[1]
     made.train()
     assert all(batch.inputs["input_ids"].numel() <= 64 for batch in seen)
     assert sum(len(batch.row_ids) for batch in seen) == 59

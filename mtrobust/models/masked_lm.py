@@ -1,0 +1,91 @@
+"""A frozen masked language model beside the encoder: what words could stand in a text's places."""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+
+from mtrobust.errors import UserError
+from mtrobust.models.encoder import Encoder
+from mtrobust.models.multitask import first_line, no_progress_bars
+
+
+class MaskedLm:
+    """Logits over the vocabulary for every position of a text that is not masked. Not a module: it is never saved."""
+
+    def __init__(self, model: PreTrainedModel, name: str = "") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+        self.vocabulary: int = model.config.vocab_size
+        self._takes = set(inspect.signature(model.forward).parameters)
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The word-embedding table, [vocabulary, width]."""
+        table: Any = self.model.get_input_embeddings()
+        return table.weight
+
+    @torch.no_grad()
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[B, T, vocabulary], float32, for an encoder's inputs; dropout is off. Moves the model to their device."""
+        device = inputs["input_ids"].device
+        if self.word_embeddings.device != device:
+            self.model.to(device)
+        out = self.model(**{name: value for name, value in inputs.items() if name in self._takes})
+        return out.logits if out.logits.dtype == torch.float64 else out.logits.float()
+
+
+def load_masked_lm(name: str, encoder: Encoder) -> MaskedLm:
+    """The masked language model of a folder or hub name, loaded once however many methods ask for it.
+
+    Raises `UserError` when there is none, its head was never trained, or its vocabulary is not the encoder's.
+    """
+    lm = _load(name)
+    own = encoder.word_embeddings.num_embeddings
+    if lm.vocabulary != own:
+        raise UserError(f"mlm: {name}: has {lm.vocabulary} words, the encoder {own}: both need one vocabulary")
+    theirs, ours = _vocabulary(name), _vocabulary(encoder.base.name_or_path)
+    if theirs is not None and ours is not None and theirs != ours:
+        word = min((word for word in ours if theirs.get(word) != ours[word]), key=ours.__getitem__, default=None)
+        word = word or min(theirs.keys() - ours.keys())
+        there, here = (words.get(word, "missing") for words in (ours, theirs))
+        raise UserError(
+            f"mlm: {name}: has another vocabulary than the encoder: '{word}' is number {there} there, {here} here; "
+            "scripts/make_mlm.sh makes a masked language model for an encoder"
+        )
+    return lm
+
+
+@lru_cache(maxsize=4)
+def _load(name: str) -> MaskedLm:
+    try:
+        with no_progress_bars():
+            model, report = AutoModelForMaskedLM.from_pretrained(name, dtype="float32", output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        raise UserError(f"mlm: {name}: no masked language model can be loaded ({first_line(error)})") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"mlm: {name}: {len(missing)} weights of a masked language model are not in it (first: {missing[0]}): its "
+            "head was not trained; scripts/make_mlm.sh trains one"
+        )
+    return MaskedLm(model, name)
+
+
+@lru_cache(maxsize=8)
+def _vocabulary(name: str) -> dict[str, int] | None:
+    """Words and their numbers; None where a folder has no tokenizer (a model in memory)."""
+    if not name:
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError):
+        return None
+    found: dict[str, int] = tokenizer.get_vocab()
+    return found if len(found) > len(tokenizer.all_special_ids) else None

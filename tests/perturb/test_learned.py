@@ -1,0 +1,333 @@
+"""SWEP's network, VDA's masked language model, SMART's averaged weights, and options that would have no effect."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from transformers import BertForMaskedLM, BertModel
+
+from mtrobust.errors import UserError
+from mtrobust.models.masked_lm import load_masked_lm
+from mtrobust.perturb.smart import PRESETS
+from tests.models.tiny import CONFIGS, VOCABULARY, tiny_encoder
+from tests.perturb.cells import batch_of, gradients, spec, step_of, tiny_mlm
+from tests.perturb.test_methods import passes_of
+
+DOUBLE = {"dropout": 0.0, "dtype": torch.float64}
+
+
+# --- swep -------------------------------------------------------------------------------------------------------------
+
+
+def shaken(step):
+    """The step with a noise network that left its start."""
+    torch.manual_seed(5)
+    net = next(iter(step.owned.values()))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return step, net
+
+
+@pytest.mark.parametrize("kl_weight", ["outside", "inside"])
+@pytest.mark.parametrize("kl_reduction", ["mean", "sum"])
+def test_swep_equals_its_formula(kl_weight, kl_reduction):
+    options = {"clean": 0.3, "beta": 0.1, "variance": 0.5, "kl_weight": kl_weight, "kl_reduction": kl_reduction}
+    step, net = shaken(step_of("bert", "SpanClassification", [spec("swep", **options)], **DOUBLE))
+    batch = batch_of("bert", "SpanClassification")
+    passes = passes_of(step, batch)
+    mu, log_var = net(passes.tape.last).chunk(2, -1)
+    real = batch.inputs["attention_mask"].bool()
+    z = mu + (log_var / 2).exp() * step.noise.draw("swep/words", mu, real, batch.row_ids, 0)
+    noisy = passes.at("words", torch.where(real.unsqueeze(-1), passes.h("words") * z, passes.h("words")))
+    nll = [branch.loss().total / 4 for branch in (passes, noisy)]
+    divergence = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(torch.ones_like(mu), 0.5**0.5)).sum(-1)[real]
+    kl = divergence.mean() if kl_reduction == "mean" else divergence.sum() / 4
+    weight = 0.1 * (0.7 if kl_weight == "inside" else 1)
+    out = step(batch)
+    assert torch.isclose(out.terms["swep/kl"], kl, rtol=1e-9)
+    assert torch.isclose(out.loss, 0.3 * nll[0] + 0.7 * nll[1] + weight * kl, rtol=1e-9)
+
+
+def test_swep_network_starts_at_the_prior_and_learns():
+    step = step_of("bert", "Classification", [spec("swep")], dropout=0.0)
+    (net,) = step.owned.values()
+    assert sum(p.numel() for p in net.parameters()) == 3 * 16**2 + 3 * 16
+    out = step(batch_of("bert", "Classification"))
+    assert float(out.terms["swep/kl"]) == pytest.approx(0, abs=1e-5) and float(out.stats["swep/mu"]) == 1
+    _, grads = gradients(step, batch_of("bert", "Classification"))
+    assert any(name.startswith("owned.") and grad.abs().sum() > 0 for name, grad in grads.items())
+
+
+def test_swep_sends_no_gradient_of_the_noise_into_the_encoder_pass_it_reads():
+    step, net = shaken(step_of("bert", "Classification", [spec("swep")], **DOUBLE))
+    passes = passes_of(step, batch_of("bert", "Classification"))
+    mu, log_var = step.methods["classification"].methods["swep"].posterior(passes)
+    kl = step.methods["classification"].methods["swep"].kl(mu, log_var).sum()
+    found = torch.autograd.grad(kl, list(step.model.encoder.parameters()), allow_unused=True)
+    assert all(grad is None for grad in found)
+
+
+def test_ablations_of_swep():
+    batch = batch_of("bert", "Classification")
+    real = batch.inputs["attention_mask"].bool()
+
+    def made(ablation):
+        step, net = shaken(step_of("bert", "Classification", [spec("swep", ablation=ablation)], **DOUBLE))
+        passes = passes_of(step, batch)
+        method = step.methods["classification"].methods["swep"]
+        mu, log_var = method.posterior(passes)
+        return step(batch), passes, method, mu, log_var, net(passes.tape.last).chunk(2, -1)
+
+    out, passes, method, mu, log_var, _ = made("additive")
+    delta = method.delta(passes, "words", passes.h("words"), mu, log_var)
+    draw = passes.draw("swep/words", mu)
+    assert torch.allclose(delta[real], (mu + (log_var / 2).exp() * draw)[real])
+    prior = Normal(torch.zeros_like(mu), method.variance**0.5)
+    expected = kl_divergence(Normal(mu, (log_var / 2).exp()), prior).sum(-1)[real].mean()
+    assert torch.isclose(out.terms["swep/kl"], expected)
+
+    _, _, _, mu, log_var, (_, learned) = made("fixed_mu")
+    assert (mu == 1).all() and torch.equal(log_var, learned)
+    _, _, _, mu, log_var, (learned, _) = made("fixed_sigma")
+    assert (log_var == 0).all() and torch.equal(mu, learned)
+
+    _, passes, method, mu, log_var, _ = made("no_epsilon")
+    delta = method.delta(passes, "words", passes.h("words"), mu, log_var)
+    assert torch.allclose((passes.h("words") + delta)[real], (passes.h("words") * mu)[real])
+
+    assert set(made("no_kl")[0].terms) == {"task", "swep/noisy"}
+    out = made("no_clean")[0]
+    assert set(out.terms) == {"swep/noisy", "swep/kl"}
+    # The noisy loss keeps its weight: 1 - lambda, as in the full objective.
+    assert torch.isclose(out.loss, 0.5 * out.terms["swep/noisy"] + out.terms["swep/kl"])
+
+
+def test_beta_falls_to_zero():
+    step, _ = shaken(step_of("bert", "Classification", [spec("swep", beta=2.0, beta_steps=10)], **DOUBLE))
+    method = step.methods["classification"].methods["swep"]
+    weights = [method.beta(passes_of(step, batch_of("bert", "Classification", step=n))) for n in (0, 5, 10, 20)]
+    assert weights == [2.0, 1.0, 0.0, 0.0]
+
+
+# --- vda --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mixture", ["log_posterior", "eq4", "repo"])
+def test_vda_equals_its_formula(mixture):
+    step = step_of("bert", "Classification", [spec("vda", mixture=mixture, top_k=0, sigma=0.2, alpha=0.5)], **DOUBLE)
+    batch = batch_of("bert", "Classification")
+    passes = passes_of(step, batch)
+    logits = BertForMaskedLM.from_pretrained(tiny_mlm()).eval()(**batch.inputs).logits.double()
+    score = {"log_posterior": logits.log_softmax(-1), "eq4": logits.softmax(-1)}.get(mixture)
+    score = logits / logits.sum(-1, keepdim=True) if score is None else score
+    weights = (score + 0.2 * passes.draw("vda/0", score)).softmax(-1)
+    table = step.model.encoder.word_embeddings.weight
+    real = batch.inputs["attention_mask"].unsqueeze(-1).bool()
+    virtual = torch.where(real, weights @ table, passes.h("words"))
+    p, q = (branch.out["logits"].log_softmax(-1) for branch in (passes, passes.at("words", virtual)))
+    expected = ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
+    out = step(batch)
+    assert torch.isclose(out.terms["vda/reg"], expected, rtol=1e-5)
+    assert torch.isclose(out.loss, out.terms["task"] + 0.5 * out.terms["vda/reg"])
+
+
+def test_top_k_of_all_words_is_the_dense_mixture():
+    batch = batch_of("bert", "Classification")
+    values = [
+        step_of("bert", "Classification", [spec("vda", top_k=k, sigma=0.0)], **DOUBLE)(batch) for k in (0, VOCABULARY)
+    ]
+    assert torch.isclose(values[0].terms["vda/reg"], values[1].terms["vda/reg"], rtol=1e-5)
+    assert float(values[1].stats["vda/captured_mass"]) == pytest.approx(1)
+    few = step_of("bert", "Classification", [spec("vda", top_k=5)], **DOUBLE)(batch)
+    assert 5 / VOCABULARY < float(few.stats["vda/captured_mass"]) < 1
+
+
+def test_argmax_and_sample_put_whole_words_in():
+    batch = batch_of("bert", "Classification")
+    real = batch.inputs["attention_mask"].bool()
+    logits = BertForMaskedLM.from_pretrained(tiny_mlm()).eval()(**batch.inputs).logits
+    for take in ("argmax", "sample"):
+        step = step_of("bert", "Classification", [spec("vda", take=take, top_k=0)])
+        table, method = step.model.encoder.word_embeddings.weight, step.methods["classification"].methods["vda"]
+        chosen, counts = [], torch.zeros(VOCABULARY)
+        for number in range(40):
+            passes = passes_of(step, batch_of("bert", "Classification", step=number))
+            virtual = method.edit(passes, "words", passes.below("words"), 0)
+            distance, word = torch.cdist(virtual[real], table).min(-1)
+            assert (distance < 1e-3).all()
+            chosen.append(word)
+            counts += torch.bincount(word, minlength=VOCABULARY)
+        if take == "argmax":
+            assert all(torch.equal(word, logits.argmax(-1)[real]) for word in chosen)
+        else:
+            shares = logits.softmax(-1)[real].mean(0)
+            assert (counts / counts.sum() - shares).abs().max() < 0.02
+
+
+def test_the_samples_of_vda_are_averaged():
+    batch = batch_of("bert", "Classification")
+    step = step_of("bert", "Classification", [spec("vda", samples=3, sigma=2.0)], **DOUBLE)
+    method, passes = step.methods["classification"].methods["vda"], passes_of(step, batch)
+    single = [
+        method.compare(passes, passes.at("words", method.edit(passes, "words", passes.h("words"), k))).total / 4
+        for k in range(3)
+    ]
+    assert len({value.item() for value in single}) == 3
+    assert torch.isclose(step(batch).terms["vda/reg"], sum(single) / 3)
+
+
+def test_other_objectives_of_vda():
+    batch = batch_of("bert", "Classification")
+    labels = step_of("bert", "Classification", [spec("vda", objective="labels", sigma=0.0)], **DOUBLE)
+    passes, method = passes_of(labels, batch), labels.methods["classification"].methods["vda"]
+    assert not method.uses_unlabelled
+    virtual = passes.at("words", method.edit(passes, "words", passes.h("words"), 0))
+    assert torch.isclose(labels(batch).terms["vda/reg"], virtual.loss().total / 4)
+    whole, half = (
+        step_of("bert", "Classification", [spec("vda", factor=f)], **DOUBLE)(batch).terms["vda/reg"]
+        for f in ("sum", "half_mean")
+    )
+    assert torch.isclose(half, whole / 2 / 3)
+
+
+def test_mixing_the_language_models_own_embeddings():
+    step = step_of("bert", "Classification", [spec("vda", embeddings="mlm", take="argmax", top_k=0)])
+    passes, method = passes_of(step, batch_of("bert", "Classification")), step.methods["classification"].methods["vda"]
+    virtual = method.edit(passes, "words", passes.below("words"), 0)
+    distance = torch.cdist(virtual[passes.noise_mask.bool()], method.lm.word_embeddings).min(-1).values
+    assert (distance < 1e-3).all()
+
+
+def test_the_language_model_is_loaded_once_and_neither_trains_nor_is_saved():
+    encoder = tiny_encoder("bert")
+    assert load_masked_lm(tiny_mlm(), encoder) is load_masked_lm(tiny_mlm(), encoder)
+    step = step_of("bert", "Classification", [spec("vda")])
+    assert step.state_dict().keys() == step_of("bert", "Classification", []).state_dict().keys()
+    _, grads = gradients(step, batch_of("bert", "Classification"))
+    lm = step.methods["classification"].methods["vda"].lm
+    assert all(not p.requires_grad and p.grad is None for p in lm.model.parameters()) and not lm.model.training
+
+
+def test_language_models_that_do_not_fit_are_refused(tmp_path):
+    def refused(match, family="bert", **options):
+        with pytest.raises(UserError, match=match):
+            step_of(family, "Classification", [spec("vda", **options)])
+
+    with pytest.raises(UserError, match="perturb.vda.mlm: is needed: masked language model: folder or hub name"):
+        from mtrobust.config import PerturbSpec
+
+        step_of("bert", "Classification", [PerturbSpec(name="vda")])
+    refused("vda.mlm: .*no masked language model can be loaded", mlm=str(tmp_path / "none"))
+    config = CONFIGS["bert"](hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    BertModel(config).save_pretrained(tmp_path / "bare")
+    refused("vda.mlm: .*its head was not trained; scripts/make_mlm.sh", mlm=str(tmp_path / "bare"))
+    config.vocab_size = 50
+    BertForMaskedLM(config).save_pretrained(tmp_path / "other")
+    refused("vda.mlm: .*has 50 words, the encoder 60", mlm=str(tmp_path / "other"))
+    config.vocab_size, config.hidden_size = VOCABULARY, 8
+    BertForMaskedLM(config).save_pretrained(tmp_path / "narrow")
+    refused("embeddings: mlm: .*8 wide, the encoder's are 16", mlm=str(tmp_path / "narrow"), embeddings="mlm")
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(tmp_path):
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(VOCABULARY - 5))]
+
+    def tokenizer(order):
+        return BertTokenizerFast(vocab={word: i for i, word in enumerate(order)})
+
+    shutil.copytree(tiny_mlm(), tmp_path / "lm")
+    tokenizer([*words[:5], *reversed(words[5:])]).save_pretrained(tmp_path / "lm")
+    encoder = tiny_encoder("bert")
+    encoder.base.save_pretrained(tmp_path / "encoder")
+    tokenizer(words).save_pretrained(tmp_path / "encoder")
+    encoder.base.name_or_path = str(tmp_path / "encoder")
+    with pytest.raises(UserError, match="has another vocabulary than the encoder: 'w0' is number 5 there, 59 here"):
+        load_masked_lm(str(tmp_path / "lm"), encoder)
+
+
+# --- smart ------------------------------------------------------------------------------------------------------------
+
+
+def test_bregman_follows_the_weights_once_a_step():
+    step = step_of("bert", "Classification", [spec("smart", bregman=0.75, mu=0.5)], **DOUBLE)
+    averaged = step.methods["classification"].methods["smart"].averaged
+    source = step.model.encoder.word_embeddings.weight
+    copied = averaged.copy["encoder"].word_embeddings.weight
+    out = step(batch_of("bert", "Classification", step=0))
+    assert float(out.terms["smart/proximal"]) == pytest.approx(0, abs=1e-14) and torch.equal(copied, source)
+    start = source.detach().clone()
+    with torch.no_grad():
+        source.copy_(source + torch.randn_like(source))
+    for _ in range(2):  # two micro-batches of one step
+        out = step(batch_of("bert", "Classification", step=1))
+    assert torch.allclose(copied, start + 0.25 * (source.detach() - start))
+    assert out.terms["smart/proximal"] > 1e-6
+    parts = out.terms["task"] + out.terms["smart/reg"] + 0.5 * out.terms["smart/proximal"]
+    assert torch.isclose(out.loss.detach(), parts)
+
+
+def test_bregman_is_saved_and_never_trains():
+    step = step_of("bert", "Classification", [spec("smart", bregman=0.9)])
+    saved = step.state_dict()
+    assert any(name.startswith("owned.") and "word_embeddings" in name for name in saved)
+    assert not any(p.requires_grad for name, p in step.named_parameters() if name.startswith("owned."))
+    _, grads = gradients(step, batch_of("bert", "Classification"))
+    assert not any(name.startswith("owned.") for name in grads)
+
+
+def test_presets_of_smart():
+    def options(**given):
+        return (
+            step_of("bert", "Classification", [spec("smart", **given)])
+            .methods["classification"]
+            .methods["smart"]
+            .options
+        )
+
+    mtdnn, published = options(preset="mtdnn"), options(preset="published")
+    assert (mtdnn.noise_std, mtdnn.gradient, mtdnn.radius, mtdnn.divergence) == (1e-5, "raw", "renorm", "sym_kl_fixed")
+    assert published.radius == "project" and published.epsilon == 1e-5
+    assert published.noise_std == pytest.approx(math.sqrt(1e-5))
+    assert options(preset="mtdnn", noise_std=0.1).noise_std == 0.1
+    assert set(PRESETS) == {"mtdnn", "published"}
+
+
+# --- options without effect -------------------------------------------------------------------------------------------
+
+IN_VAIN = [
+    ("rapt", {"sigma": 1.0}, "sigma: without effect with norm: example"),
+    ("smart", {"epsilon": 1.0}, "epsilon: without effect with radius: renorm"),
+    ("smart", {"mu": 1.0}, "mu: without effect without bregman"),
+    ("jacobian", {"estimate": "exact", "draws": 2}, "draws: without effect with estimate: exact"),
+    ("jacobian", {"of": "logits", "weighted": True}, "weighted: weighs posteriors .* not with of: logits"),
+    ("swep", {"ablation": "no_kl", "beta": 2.0}, "beta: without effect with ablation: no_kl"),
+    ("swep", {"ablation": "no_clean", "clean": 0.2}, "clean: without effect with ablation: no_clean"),
+    ("swep", {"variance": 0.1, "p": 0.2}, "p: without effect when variance is a number"),
+    ("prior_aug", {"variance": 0.1, "p": 0.2}, "p: without effect when variance is a number"),
+    ("vda", {"mixture": "eq4", "top_k": 10}, "top_k: mixture: eq4 is nearly uniform and needs all words .allowed: 0."),
+    ("vda", {"take": "argmax", "sigma": 0.1}, "sigma: without effect with take: argmax"),
+    ("vda", {"objective": "labels", "divergence": "kl"}, "divergence: without effect with objective: labels"),
+    ("vda", {"samples": 2, "sigma": 0.0}, "samples: 2: without noise all would be the same"),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "message"), IN_VAIN)
+def test_options_without_effect_are_refused(method, options, message):
+    with pytest.raises(UserError, match=rf"perturb\.{method}\.{message}"):
+        step_of("bert", "Classification", [spec(method, **options)])
+
+
+def test_one_driver_at_most(monkeypatch):
+    from mtrobust.perturb.base import METHODS
+    from mtrobust.perturb.freelb import Freelb
+
+    monkeypatch.setitem(METHODS._items, "other", type("Other", (Freelb,), {"name": "other"}))
+    with pytest.raises(UserError, match="perturb: freelb, other: each makes passes of its own .* name one"):
+        step_of("bert", "Classification", [spec("freelb"), spec("other")])
