@@ -29,8 +29,8 @@ from mtrobust.perturb.noise import KeyedNoise, unit_l2
 from mtrobust.tasks.base import Batch
 
 
-def batches(run: Path, data_dir: Path, model: MultiTaskModel, task: str, count: int) -> Iterator[Batch]:
-    """The first batches of 8 training rows, shuffled by a fixed seed."""
+def batches(run: Path, data_dir: Path, model: MultiTaskModel, task: str, count: int, size: int) -> Iterator[Batch]:
+    """The first batches of training rows, shuffled by a fixed seed."""
     config, tokenizer = load_config(run), AutoTokenizer.from_pretrained(run / "model")
     definition = model.tasks[task]
     features = load_features(
@@ -39,7 +39,7 @@ def batches(run: Path, data_dir: Path, model: MultiTaskModel, task: str, count: 
     collate = Collator(definition, tokenizer.pad_token_id)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0)).tolist()
     for number in range(count):
-        rows = order[8 * number : 8 * number + 8]
+        rows = order[size * number : size * number + size]
         batch = collate([features.row(i) for i in rows], rows)
         batch.step = number
         yield batch
@@ -91,15 +91,17 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=8, help="rows of a batch")
+    parser.add_argument("--starts", choices=["default", "all"], default="all", help="default: the methods' own only")
     args = parser.parse_args()
     model = MultiTaskModel.load(args.run / "model").train()
     double = copy.deepcopy(model).double().train()
     print("| task | method | start | cosine float32 | cosine bfloat16 | adversarial over random |")
     print("|---|---|---|---|---|---|")
     for task in args.tasks.split(","):
-        found = list(batches(args.run, args.data_dir, model, task, args.batches))
+        found = list(batches(args.run, args.data_dir, model, task, args.batches, args.rows))
         for name, starts in STARTS.items():
-            for options in starts:
+            for options in starts if args.starts == "all" else [{}]:
                 pairs = [[], []]
                 for batch in found:
                     exact = {bf16: gradient(double, in_double(batch), name, as_run(name, options, bf16), False)

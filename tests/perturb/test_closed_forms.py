@@ -97,7 +97,7 @@ def naive_freelb(step, batch, method, terms_of):
     return total.detach(), {n: p.grad.clone() for n, p in step.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("others", [[], [spec("rpt", c=0.1)], [spec("smart", layers=1), spec("swep")]])
+@pytest.mark.parametrize("others", [[], [spec("rpt", c=0.1)], [spec("smart", layers=1), spec("swep")], [spec("vda")]])
 @pytest.mark.parametrize("task_type", ["Classification", "SpanClassification"])
 def test_freelb_hands_over_what_k_retained_graphs_give(task_type, others):
     step = step_of("bert", task_type, [spec("freelb", step_size=0.5, max_norm=0.8), *others], **DOUBLE)

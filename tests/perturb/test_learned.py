@@ -222,7 +222,8 @@ def test_language_models_that_do_not_fit_are_refused(tmp_path):
         from mtrobust.config import PerturbSpec
 
         step_of("bert", "Classification", [PerturbSpec(name="vda")])
-    refused("vda.mlm: .*no masked language model can be loaded", mlm=str(tmp_path / "none"))
+    refused("vda.mlm: .*none: no model folder .no config.json in it.", mlm=str(tmp_path / "none"))
+    refused("vda.mlm: .*no masked language model can be loaded", mlm="no such name")
     config = CONFIGS["bert"](hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     BertModel(config).save_pretrained(tmp_path / "bare")
     refused("vda.mlm: .*its head was not trained; scripts/make_mlm.sh", mlm=str(tmp_path / "bare"))

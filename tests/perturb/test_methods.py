@@ -316,6 +316,22 @@ def test_a_composition_shares_the_clean_pass():
         assert torch.allclose(alone.terms["task"], out.terms["task"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("other", ["smart", "smix"])
+def test_vda_beside_what_its_paper_ran_it_on(other):
+    """Each term is what the method gives alone; the clean pass is shared."""
+    batch, double = batch_of("bert", "Classification"), {"dropout": 0.0, "dtype": torch.float64}
+    both = step_of("bert", "Classification", [spec("vda", alpha=0.5), spec(other)], **double)(batch)
+    apart = [step_of("bert", "Classification", [spec(name)], **double)(batch) for name in ("vda", other)]
+    for out in apart:
+        assert all(torch.isclose(both.terms[name], term, rtol=1e-5) for name, term in out.terms.items())
+    parts = (
+        both.terms["task"]
+        + 0.5 * both.terms["vda/reg"]
+        + sum(term for name, term in both.terms.items() if name.startswith(other))
+    )
+    assert torch.isclose(both.loss.detach(), parts)
+
+
 def test_faults_are_named_all_at_once():
     specs = [spec("rapt", layers="1-9", etaa=1), spec("smrt"), spec("rpt", c=-1.0, divergence="kll")]
     with pytest.raises(UserError) as caught:
