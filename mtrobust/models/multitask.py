@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 
@@ -59,8 +61,7 @@ class MultiTaskModel(nn.Module):
         if config.gradient_checkpointing:
             if not encoder.family.checkpointing:
                 raise UserError(f"gradient_checkpointing: model type '{encoder.model_type}' does not support it")
-            # The reentrant variant would drop the gradients of recorded and edited hidden states.
-            encoder.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            enable_checkpointing(encoder)
         return cls(encoder, tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -103,6 +104,33 @@ class MultiTaskModel(nn.Module):
             first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error
         return model
+
+
+def enable_checkpointing(encoder: Encoder) -> None:
+    """Activations of the encoder are recomputed in the backward pass."""
+    # The reentrant variant would drop the gradients of recorded and edited hidden states.
+    options = {"use_reentrant": False, "context_fn": _same_kernels}
+    encoder.base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+
+
+class _MathKernel(AbstractContextManager[None]):
+    """Attention without a fused kernel; can be entered again, as a second derivative needs."""
+
+    def __init__(self) -> None:
+        self._entered: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._entered.append(sdpa_kernel(SDPBackend.MATH))
+        self._entered[-1].__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.pop().__exit__(*error)
+
+
+def _same_kernels() -> tuple[Any, Any]:
+    """Contexts of a layer's first and second computation: the attention kernels of the first are used again."""
+    only_math = not (torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled())
+    return nullcontext(), _MathKernel() if only_math else nullcontext()
 
 
 def load_encoder(name: str, attention: str | None = None, trust_remote_code: bool = False) -> Encoder:

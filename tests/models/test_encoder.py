@@ -8,6 +8,7 @@ from transformers import XLNetConfig
 
 from mtrobust.errors import UserError
 from mtrobust.models.families import family_of
+from mtrobust.models.multitask import enable_checkpointing
 from tests.models.tiny import FAMILIES, LAYERS, WITHOUT_SDPA, tiny_encoder, tiny_inputs
 
 SITES = ["words", *range(LAYERS + 1)]
@@ -138,7 +139,7 @@ def test_activation_checkpointing_changes_no_gradient(family, site):
     def run(checkpointing: bool):
         encoder, inputs = tiny_encoder(family, dropout=0.3).double(), tiny_inputs(family)
         if checkpointing:
-            encoder.base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            enable_checkpointing(encoder)
         torch.manual_seed(3)
         tape = encoder.record(inputs, [site])
         edited = encoder.replay(tape, site, tape.h[site] * 1.5, dropout="shared")

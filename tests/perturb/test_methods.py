@@ -7,6 +7,7 @@ import torch
 
 from mtrobust.errors import UserError
 from mtrobust.models.encoder import Encoder
+from mtrobust.models.multitask import enable_checkpointing
 from mtrobust.perturb import METHODS, Passes
 from mtrobust.perturb.divergence import get_divergence
 from mtrobust.perturb.noise import unit_l2
@@ -297,6 +298,20 @@ def test_a_step_costs_exactly_its_documented_layer_calls(method, site):
         layer.register_forward_hook(watch_backward)
     step(batch_of("bert", "Classification")).loss.backward()
     assert (counted["forward"], counted["backward"]) == CALLS[method, site]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_activation_checkpointing_changes_nothing(method):
+    """Second derivatives and gradients that are formed inside the step included."""
+    found = []
+    for checkpointing in (False, True):
+        step = step_of("bert", "Classification", [spec(method)], dropout=0.0, dtype=torch.float64)
+        if checkpointing:
+            enable_checkpointing(step.model.encoder)
+        found.append(gradients(step, batch_of("bert", "Classification")))
+    (loss, grads), (again, others) = found
+    assert torch.isclose(loss, again, rtol=1e-12) and grads.keys() == others.keys()
+    assert all(torch.allclose(others[name], grad, rtol=1e-6, atol=1e-12) for name, grad in grads.items())
 
 
 def test_a_composition_shares_the_clean_pass():
