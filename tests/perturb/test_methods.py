@@ -300,7 +300,7 @@ def test_a_step_costs_exactly_its_documented_layer_calls(method, site):
     assert (counted["forward"], counted["backward"]) == CALLS[method, site]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHODS))
 def test_activation_checkpointing_changes_nothing(method):
     """Second derivatives and gradients that are formed inside the step included."""
     found = []
