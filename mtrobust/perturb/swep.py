@@ -36,6 +36,9 @@ class Options(LayerOptions):
         "outside", description="inside: the KL is part of the noisy objective and weighted by 1 - lambda too (Eq. 4)"
     )
     kl_reduction: Literal["mean", "sum"] = Field("mean", description="of the KL over an example's tokens")
+    init: Literal["prior", "plain"] = Field(
+        "prior", description="the noise network's start: at the prior, or torch's own (mu near 0, sigma near 1)"
+    )
     ablation: Ablation = Field("none", description="what is taken out of the method (Table 3)")
 
     @model_validator(mode="after")
@@ -66,8 +69,8 @@ class Swep(Perturbation):
     (z = mu), no_kl, no_clean (no task loss of the clean pass).
 
     Deviations. The released code reads h_t from a pass of its own without gradients; here the clean pass is read. The
-    network starts at the prior (W2 = 0, biases 1 and log v), not at torch's default, where mu is near 0 and wipes the
-    embeddings out. The code adds the KL unweighted by 1 - lambda (`kl_weight: outside`); Eq. 4 weighs it (`inside`).
+    network starts at the prior (W2 = 0, biases 1 and log v). From torch's own start (`init: plain`) mu is near 0, which
+    wipes the embeddings out, and the KL, several hundred, fills the clipped gradient for the first epochs. The code adds the KL unweighted by 1 - lambda (`kl_weight: outside`); Eq. 4 weighs it (`inside`).
     Source: Lee et al., Eq. 2 to 4, Sections 3.2 to 3.4, 5.1, Appendix C (annealing of beta).
     """
 
@@ -97,9 +100,10 @@ class Swep(Perturbation):
             net = torch.nn.Sequential(
                 torch.nn.Linear(encoder.hidden_size, width), torch.nn.ReLU(), torch.nn.Linear(width, 2 * width)
             )
-            mean = 0.0 if self.options.ablation == "additive" else 1.0
-            start = torch.tensor([mean, math.log(self.variance)]).repeat_interleave(width)
-            net[2].load_state_dict({"weight": torch.zeros(2 * width, width), "bias": start})
+            if self.options.init == "prior":
+                mean = 0.0 if self.options.ablation == "additive" else 1.0
+                start = torch.tensor([mean, math.log(self.variance)]).repeat_interleave(width)
+                net[2].load_state_dict({"weight": torch.zeros(2 * width, width), "bias": start})
             self.net = net
         return self.net
 

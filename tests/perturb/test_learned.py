@@ -63,6 +63,12 @@ def test_swep_network_starts_at_the_prior_and_learns():
     assert any(name.startswith("owned.") and grad.abs().sum() > 0 for name, grad in grads.items())
 
 
+def test_swep_network_may_start_as_torch_has_it():
+    step = step_of("bert", "Classification", [spec("swep", init="plain")], dropout=0.0)
+    out = step(batch_of("bert", "Classification"))
+    assert abs(float(out.stats["swep/mu"])) < 0.5 and out.terms["swep/kl"] > 5
+
+
 def test_swep_sends_no_gradient_of_the_noise_into_the_encoder_pass_it_reads():
     step, net = shaken(step_of("bert", "Classification", [spec("swep")], **DOUBLE))
     passes = passes_of(step, batch_of("bert", "Classification"))
