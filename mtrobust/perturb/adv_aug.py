@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from mtrobust.perturb.base import METHODS, Augmentation, AugmentationOptions, Needs, Passes, Term
 from mtrobust.perturb.layers import Site
+from mtrobust.tasks.base import EncoderInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class AdvAug(Augmentation):
     paper = "Volpi et al. 2018, as in Lee et al. 2021 (baseline)"
     Options = Options
 
-    def __init__(self, options, info) -> None:
+    def __init__(self, options: Any, info: EncoderInfo) -> None:
         super().__init__(options, info)
         self.top: Site = info.num_layers
 

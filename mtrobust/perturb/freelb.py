@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mtrobust.perturb.base import METHODS, Driver, LayerOptions, Loss, Passes, Term, mean_term
 from mtrobust.perturb.layers import LayerSpec, Site
@@ -23,6 +23,12 @@ class Options(LayerOptions):
     step_size: float = Field(0.1, ge=0, description="L2 norm of an example's ascent step")
     max_norm: float | None = Field(None, gt=0, description="largest L2 norm of an example's noise; default: no limit")
     dropout: Literal["independent", "shared"] = Field("independent", description="dropout masks of the K passes")
+
+    @model_validator(mode="after")
+    def _in_use(self) -> Options:
+        if self.steps == 1 and (used := self.model_fields_set & {"step_size", "max_norm", "dropout"}):
+            raise ValueError(f"{', '.join(sorted(used))}: without effect with steps: 1, which has no ascent")
+        return self
 
 
 @METHODS.register("freelb")

@@ -58,7 +58,9 @@ class Options(ConsistencyOptions):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, values: Any) -> Any:
-        chosen = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
+        chosen = dict(PRESETS.get(str(values.get("preset")), {})) if isinstance(values, dict) else {}
+        if chosen and values.get("radius", "project") != "project":
+            chosen.pop("epsilon", None)  # belongs to the radius that the user replaced
         return {**chosen, **values} if chosen else values
 
     @model_validator(mode="after")

@@ -46,6 +46,8 @@ class Options(LayerOptions):
         given = self.model_fields_set
         if self.ablation == "no_kl" and (used := given & {"beta", "beta_steps", "kl_weight", "kl_reduction"}):
             raise ValueError(f"{', '.join(sorted(used))}: without effect with ablation: no_kl")
+        if self.ablation == "no_kl" and self.init == "plain" and (used := given & {"p", "variance"}):
+            raise ValueError(f"{', '.join(sorted(used))}: without effect with ablation: no_kl and init: plain")
         if self.ablation == "no_clean" and "clean" in given:
             raise ValueError("clean: without effect with ablation: no_clean")
         if not isinstance(self.variance, str) and "p" in given:

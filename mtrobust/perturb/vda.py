@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtrobust.models.masked_lm import MaskedLm
+    from mtrobust.tasks.taskdef import TaskDef
 
 SIGMA = {"log_posterior": 0.1, "eq4": 0.1, "repo": 0.05}
 TOP_K = 128
@@ -56,6 +57,8 @@ class Options(ConsistencyOptions):
             raise ValueError(
                 f"{', '.join(sorted(given & {'sigma', 'mixture'}))}: without effect with take: {self.take}"
             )
+        if self.take == "argmax" and "top_k" in given:
+            raise ValueError("top_k: without effect with take: argmax")
         if self.objective == "labels" and (used := given & {"divergence", "detach_clean", "factor"}):
             raise ValueError(f"{', '.join(sorted(used))}: without effect with objective: labels")
         if self.samples > 1 and (self.take == "argmax" or (self.sigma == 0 and self.take == "mixture")):
@@ -117,6 +120,12 @@ class Vda(Consistency):
     def uses_unlabelled(self) -> bool:  # type: ignore[override]
         """Not where the virtual example is trained on its label."""
         return self.options.objective == "divergence"
+
+    def refusal(self, task: TaskDef) -> str | None:
+        """A mean over classes has no meaning where their number depends on the padding, or there are none."""
+        if self.options.factor == "sum" or task.labels:
+            return None
+        return "factor: half_mean: is a mean over named classes (supported: Classification; else factor: sum)"
 
     def at_site(self, passes: Passes, site: Site) -> Term:
         """The mean over the samples at one site."""

@@ -39,7 +39,7 @@ class TrainStep(nn.Module):
         owned: dict[str, nn.Module] = {}
         for task, compose in self.methods.items():
             for name, method in compose.methods.items():
-                module = method.module(model.encoder, {name: head for name, head in model.heads.items()})
+                module = method.module(model.encoder, dict(model.heads.items()))
                 if module is not None and module not in owned.values():
                     owned[f"{task}_{name}"] = module
         self.owned = nn.ModuleDict(owned)
@@ -55,9 +55,7 @@ class TrainStep(nn.Module):
         head: Any = self.model.heads[batch.task]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         weight = self.model.tasks[batch.task].weight
-        passes = Passes(
-            self.model.encoder, head, batch, self.noise, compose.needs, weight=weight, trained=trained
-        )  # fmt: skip
+        passes = Passes(self.model.encoder, head, batch, self.noise, compose.needs, weight=weight, trained=trained)
         terms, stats = compose.forward(passes)
         loss = sum(passes.handed, passes.share(terms))
         return StepOutput(loss, {name: mean.detach() for name, mean in passes.means(terms).items()}, stats)

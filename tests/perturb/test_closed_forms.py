@@ -115,10 +115,27 @@ def test_freelb_hands_over_what_k_retained_graphs_give(task_type, others):
 def test_freelb_ascends_the_task_loss():
     batch = batch_of("bert", "Classification")
     one, many = (
-        step_of("bert", "Classification", [spec("freelb", steps=k, init=0.0, step_size=0.3)], **DOUBLE)(batch)
-        for k in (1, 4)
+        step_of("bert", "Classification", [spec("freelb", init=0.0, **options)], **DOUBLE)(batch)
+        for options in ({"steps": 1}, {"steps": 4, "step_size": 0.3})
     )
     assert many.terms["task"] > one.terms["task"]
+
+
+@pytest.mark.parametrize("site", ["words", 2])
+def test_freelb_may_share_its_dropout_masks(site):
+    """Without noise the passes then have one loss; with masks of their own they do not."""
+    batch = batch_of("bert", "Classification")
+    found = {}
+    for dropout in ("shared", "independent"):
+        options = {"layers": site, "init": 0.0, "step_size": 0.0, "dropout": dropout}
+        step = step_of("bert", "Classification", [spec("freelb", **options)], dropout=0.3, dtype=torch.float64)
+        losses = []
+        method, passes = step.methods[batch.task].methods["freelb"], passes_of(step, batch)
+        method.drive(
+            passes, lambda branch, losses=losses: losses.append(branch.loss().total.item()) or {"task": branch.loss()}
+        )
+        found[dropout] = losses
+    assert len(set(found["shared"])) == 1 and len(set(found["independent"])) == 3
 
 
 def test_freelb_scales_gradients_as_a_loss_does():

@@ -158,7 +158,7 @@ def test_argmax_and_sample_put_whole_words_in():
     real = batch.inputs["attention_mask"].bool()
     logits = BertForMaskedLM.from_pretrained(tiny_mlm()).eval()(**batch.inputs).logits
     for take in ("argmax", "sample"):
-        step = step_of("bert", "Classification", [spec("vda", take=take, top_k=0)])
+        step = step_of("bert", "Classification", [spec("vda", take=take, **({} if take == "argmax" else {"top_k": 0}))])
         table, method = step.model.encoder.word_embeddings.weight, step.methods["classification"].methods["vda"]
         chosen, counts = [], torch.zeros(VOCABULARY)
         for number in range(40):
@@ -201,8 +201,13 @@ def test_other_objectives_of_vda():
     assert torch.isclose(half, whole / 2 / 3)
 
 
+def test_the_half_mean_is_for_classes():
+    with pytest.raises(UserError, match="vda: task regression: factor: half_mean: is a mean over named classes"):
+        step_of("bert", "Regression", [spec("vda", factor="half_mean")])
+
+
 def test_mixing_the_language_models_own_embeddings():
-    step = step_of("bert", "Classification", [spec("vda", embeddings="mlm", take="argmax", top_k=0)])
+    step = step_of("bert", "Classification", [spec("vda", embeddings="mlm", take="argmax")])
     passes, method = passes_of(step, batch_of("bert", "Classification")), step.methods["classification"].methods["vda"]
     virtual = method.edit(passes, "words", passes.below("words"), 0)
     distance = torch.cdist(virtual[passes.noise_mask.bool()], method.lm.word_embeddings).min(-1).values
@@ -303,6 +308,8 @@ def test_presets_of_smart():
     assert published.radius == "project" and published.epsilon == 1e-5
     assert published.noise_std == pytest.approx(math.sqrt(1e-5))
     assert options(preset="mtdnn", noise_std=0.1).noise_std == 0.1
+    renormed = options(preset="published", radius="renorm")
+    assert renormed.radius == "renorm" and renormed.noise_std == published.noise_std
     assert set(PRESETS) == {"mtdnn", "published"}
 
 
@@ -320,6 +327,9 @@ IN_VAIN = [
     ("prior_aug", {"variance": 0.1, "p": 0.2}, "p: without effect when variance is a number"),
     ("vda", {"mixture": "eq4", "top_k": 10}, "top_k: mixture: eq4 is nearly uniform and needs all words .allowed: 0."),
     ("vda", {"take": "argmax", "sigma": 0.1}, "sigma: without effect with take: argmax"),
+    ("vda", {"take": "argmax", "top_k": 5}, "top_k: without effect with take: argmax"),
+    ("swep", {"ablation": "no_kl", "init": "plain", "p": 0.2}, "p: without effect with ablation: no_kl and init"),
+    ("freelb", {"steps": 1, "max_norm": 0.2}, "max_norm: without effect with steps: 1"),
     ("vda", {"objective": "labels", "divergence": "kl"}, "divergence: without effect with objective: labels"),
     ("vda", {"samples": 2, "sigma": 0.0}, "samples: 2: without noise all would be the same"),
 ]
