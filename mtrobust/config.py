@@ -64,6 +64,9 @@ class TrainConfig(StrictModel):
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept beside the best one")
     eval_steps: int = Field(0, ge=0, description="evaluate every N optimiser steps; 0: at the end of each epoch")
     logging_steps: int = Field(20, ge=1, description="log every N optimiser steps")
+    profile: int = Field(
+        0, ge=0, description="time the parts of N optimiser steps, after a first one for warm-up: RUN/profile.json"
+    )
     metric_for_best_model: str = Field("mean", description="`mean` over tasks of the main metric, or `<task>.<metric>`")
     early_stopping_patience: int = Field(
         0, ge=0, description="stop after N evaluations without a better metric; 0: never"

@@ -105,17 +105,23 @@ class _Chunk:
 
 def _views(batch: pa.RecordBatch, columns: dict[str, Column]) -> _Chunk:
     """Views without copying. Booleans are stored as bytes, since Arrow's own are bits."""
-    offsets = batch.column("input_ids").offsets.to_numpy()
+    offsets = _array(batch.column("input_ids").offsets)
     tokens: dict[str, np.ndarray] = {}
     scalars: dict[str, np.ndarray] = {}
     for name in batch.schema.names:
         column = batch.column(name)
         is_token = hasattr(column, "values")
-        array = (column.values if is_token else column).to_numpy()
+        array = _array(column.values if is_token else column)
         if name in columns and columns[name].dtype == "bool":
             array = array.view(np.bool_)
         (tokens if is_token else scalars)[name] = array
     return _Chunk(offsets, tokens, scalars)
+
+
+def _array(values: pa.Array) -> np.ndarray:
+    """A read-only view on numbers. Arrow's own `to_numpy` imports pandas: a fifth of a second and 36 MiB."""
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    return np.frombuffer(values.buffers()[1], dtype, len(values), values.offset * dtype.itemsize)
 
 
 def load_features(

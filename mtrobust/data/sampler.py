@@ -73,7 +73,10 @@ class _Stream:
         if self.max_tokens is None:
             return math.ceil(len(self.rows.lengths) / (self.rows.batch_size * self.per_step))
         while len(self._counts) <= number:
-            self._counts.append(len(self.get(len(self._counts)).steps))
+            made = self._make(len(self._counts))
+            if len(self._passes) < 2:  # a run begins with these; counting all its epochs must not drive them out
+                self._passes[len(self._counts)] = made
+            self._counts.append(len(made.steps))
         return self._counts[number]
 
     def get(self, number: int) -> _Pass:
@@ -297,12 +300,15 @@ def _bucketed(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
 
 def _packed(lengths: np.ndarray, budget: int) -> np.ndarray:
     """Bounds of consecutive groups with rows * longest <= budget; a row longer than the budget stands alone."""
-    bounds, start, shortest = [0], 0, max(1, int(lengths.min()))
+    bounds, start = [0], 0
     while start < len(lengths):
-        window = np.maximum.accumulate(lengths[start : start + budget // shortest + 1].astype(np.int64))
-        over = window * np.arange(1, len(window) + 1) > budget
-        fits = int(over.argmax()) if over.any() else len(window)
-        start += max(1, fits)
+        first = max(1, int(lengths[start]))
+        window = lengths[start : start + max(1, budget // first)]  # more than these cannot fit beside the first
+        fits = len(window)
+        if window.max() > first:  # a longer row among them, as where a bucket ends
+            over = np.maximum.accumulate(window.astype(np.int64)) * np.arange(1, fits + 1) > budget
+            fits = max(1, int(over.argmax())) if over.any() else fits
+        start += fits
         bounds.append(start)
     return np.array(bounds)
 

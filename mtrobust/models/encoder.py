@@ -27,6 +27,7 @@ from mtrobust.models.rng import RngState, rng_kept
 
 Site = int | str
 Dropout = Literal["independent", "shared", "off"]
+Rows = Literal["all", "first"]
 
 
 @dataclass
@@ -34,9 +35,10 @@ class Tape:
     """What one pass left behind.
 
     inputs: the model's keyword arguments; h: hidden states `[B, T, width(site)]` by site, for the tracked sites;
-    last: `[B, T, H]` states that heads read; pooled: `[B, H]` where the family's classification head reads a pooler,
-    else None; tails: what each call returned beside its hidden state (T5's position bias); rng: the generators' state
-    at each tracked site, and at `head` (after the pass).
+    last: `[B, T, H]` states that heads read (`[B, 1, H]` of a pass with rows="first");
+    pooled: `[B, H]` where the family's classification head reads a pooler, else None; tails: what each call returned
+    beside its hidden state (T5's position bias); rng: the generators' state at each tracked site, and at `head` (after
+    the pass).
     """
 
     inputs: dict[str, Tensor]
@@ -81,6 +83,7 @@ class _Plan:
     recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     rng: RngState | None = None  # generators' state to set at `start`
     stop: Site | None = None
+    narrow: str = ""  # name of the module after which the last call goes on with the first token alone
     block: bool = False  # site 0 is met at the embedding block, not at the first call
     call: int = 0
 
@@ -100,6 +103,24 @@ class _Plan:
     def below(self, call: int) -> bool:
         """Whether a call is skipped because the pass resumes above it."""
         return isinstance(self.start, int) and call <= self.start
+
+
+@contextmanager
+def _narrowed(layer: nn.Module, name: str) -> Iterator[None]:
+    """Inside, what the layer's last module of this name gives is cut to the first token; an empty name: nothing is."""
+    if not name:
+        yield
+        return
+    module = [found for path, found in layer.named_modules() if path.rpartition(".")[2] == name][-1]
+    handle = module.register_forward_hook(_cut)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _cut(module: nn.Module, args: Any, out: Any) -> Any:
+    return (out[0][:, :1], *out[1:]) if isinstance(out, tuple) else out[:, :1]
 
 
 class _Caller(nn.Module):
@@ -123,7 +144,8 @@ class _Caller(nn.Module):
         else:
             if call > 1 or not plan.block:
                 hidden = plan.enter(call - 1, hidden)
-            out = self._layer(hidden, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"})
+            with _narrowed(self._layer, plan.narrow if call == plan.calls else ""):
+                out = self._layer(hidden, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"})
             hidden, tail = (out[0], tuple(out[1:])) if isinstance(out, tuple) else (out, None)
         if tail is not None:
             plan.tape.tails[call] = tail
@@ -166,15 +188,26 @@ class Encoder(nn.Module):
         """A new head of the family's own kind; see `tasks.base.EncoderInfo`."""
         return FamilyHead(self.config, kind, num_labels, dropout, self.word_embeddings)
 
-    def record(self, inputs: dict[str, Tensor], track: Iterable[Site] = ()) -> Tape:
-        """One whole pass that keeps the hidden states of the tracked sites."""
-        tape = Tape(inputs)
-        return self._run(_Plan(tape, frozenset(track), self.num_layers))
+    def record(self, inputs: dict[str, Tensor], track: Iterable[Site] = (), rows: Rows = "all") -> Tape:
+        """One whole pass that keeps the hidden states of the tracked sites.
+
+        rows: `first` where nothing but the first token's last state is read. What the last layer does after its
+        attention is then done for that token alone, and `last` is `[B, 1, H]`: the same numbers to rounding, other
+        dropout masks. All tokens are computed where the family's heads read more (ModernBERT, T5), where the last site
+        is tracked, and while activations are recomputed.
+        """
+        return self._run(self._plan(Tape(inputs), frozenset(track), rows))
+
+    def _plan(self, tape: Tape, track: frozenset[Site], rows: Rows, **more: Any) -> _Plan:
+        # A layer that is computed again in the backward pass would not be cut there. A single layer of DeBERTa-v2 is
+        # followed by a convolution over all tokens.
+        whole = self.num_layers in track or self.num_layers == 1 or self.base.is_activation_checkpointing
+        narrow = "" if rows == "all" or whole else self.family.narrow
+        return _Plan(tape, track, self.num_layers, narrow=narrow, **more)
 
     def prefix(self, inputs: dict[str, Tensor], site: Site, track: Iterable[Site] = ()) -> Tape:
         """The pass up to `site`; nothing above runs. `tape.h[site]` is always there, `last` is None."""
-        tape = Tape(inputs)
-        return self._run(_Plan(tape, frozenset(track) | {site}, self.num_layers, stop=site))
+        return self._run(self._plan(Tape(inputs), frozenset(track) | {site}, "all", stop=site))
 
     def replay(
         self,
@@ -184,11 +217,13 @@ class Encoder(nn.Module):
         copies: int = 1,
         dropout: Dropout = "independent",
         track: Iterable[Site] = (),
+        rows: Rows = "all",
     ) -> Tape:
         """The pass from `site` upwards with `hidden` there, `[copies * B, T, width(site)]`.
 
         dropout: `independent` draws new masks above the site, `shared` repeats those of the pass that made `tape`
-        (which must have tracked the site; not for copies > 1), `off` draws none.
+        (which must have tracked the site; not for copies > 1, and only with the `rows` of that pass), `off` draws none;
+        rows: as for `record`.
         """
         if dropout == "shared" and (copies > 1 or site not in tape.rng):
             raise ValueError(f"shared dropout masks need a single copy and a tape that tracked site {site!r}")
@@ -196,10 +231,10 @@ class Encoder(nn.Module):
             inputs={k: _repeat(v, copies, tape.rows) for k, v in tape.inputs.items()},
             tails={k: tuple(_repeat(x, copies, tape.rows) for x in v) for k, v in tape.tails.items()},
         )
-        plan = _Plan(
+        plan = self._plan(
             Tape(doubled.inputs),
             frozenset(track),
-            self.num_layers,
+            rows,
             start=site,
             hidden=hidden,
             recorded=doubled.tails,

@@ -12,13 +12,16 @@ class Family:
     """layers: path of the module list whose items are called in order; words: path of the word-embedding module
     (empty: `get_input_embeddings()`); block: path of the embedding block where its output is read by more than the
     first layer, so that an edit of site 0 must be made there; auto_class: the transformers class that loads the bare
-    encoder; checkpointing: whether transformers can recompute its activations in the backward pass."""
+    encoder; checkpointing: whether transformers can recompute its activations in the backward pass; narrow: name of
+    the module within a layer after which every token is on its own, its output (or the first item of it) [B, T, H];
+    empty where sequence heads read more than the first token."""
 
     layers: str = "encoder.layer"
     words: str = ""
     block: str = ""
     auto_class: str = "AutoModel"
     checkpointing: bool = True
+    narrow: str = "attention"
 
 
 FAMILIES: dict[str, Family] = {
@@ -32,9 +35,9 @@ FAMILIES: dict[str, Family] = {
     "mpnet": Family(checkpointing=False),
     # ALBERT calls one group of shared layers again and again: sites count calls, not modules.
     "albert": Family(layers="encoder.albert_layer_groups", checkpointing=False),
-    "distilbert": Family(layers="transformer.layer"),
-    "modernbert": Family(layers="layers"),
-    "t5": Family(layers="encoder.block", words="encoder.embed_tokens", auto_class="T5EncoderModel"),
+    "distilbert": Family(layers="transformer.layer", narrow="sa_layer_norm"),
+    "modernbert": Family(layers="layers", narrow=""),
+    "t5": Family(layers="encoder.block", words="encoder.embed_tokens", auto_class="T5EncoderModel", narrow=""),
 }
 
 REFUSED = {

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mtrobust.errors import UserError
+from mtrobust.models.families import family_of
 
 Kind = Literal["sequence", "span", "mlm"]
 _MAPPINGS: dict[str, Any] = {
@@ -71,6 +72,7 @@ class FamilyHead(nn.Module):
 
     num_labels: outputs, not for `mlm`; dropout: replaces the probability of every dropout in the head when given;
     words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one parameter).
+    first_only: whether nothing but the first token's last state (or the pooled one) is read.
     Raises `UserError` for `mlm` in a family without such a class.
     """
 
@@ -93,6 +95,8 @@ class FamilyHead(nn.Module):
             self.model = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
         else:
             self.model = _MeanHead(config, kind, num_labels or 1)
+        # All these classes pool the first token, by a pooler of the encoder or their own.
+        self.first_only = kind == "sequence" and self.own_class and family_of(config.model_type).narrow != ""
         if dropout is not None:
             for module in self.model.modules():
                 if isinstance(module, nn.Dropout):

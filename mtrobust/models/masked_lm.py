@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,25 @@ class MaskedLm:
         table: Any = self.model.get_input_embeddings()
         return table.weight
 
+    def work(self, encoder: Encoder) -> float:
+        """Multiplications of a forward pass, as a multiple of those in the encoder's layers."""
+        own = sum(p.numel() for name, p in self.model.named_parameters() if p.dim() == 2 and "embeddings" not in name)
+        tied = self.word_embeddings.numel() if self.model.config.tie_word_embeddings else 0
+        layers = list(encoder.layer_list)
+        calls = encoder.num_layers / len(layers)
+        return (own + tied) / (calls * sum(p.numel() for layer in layers for p in layer.parameters() if p.dim() == 2))
+
     @torch.no_grad()
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """[B, T, vocabulary], float32, for an encoder's inputs; dropout is off. Moves the model to their device."""
+    def logits(self, inputs: dict[str, Tensor], bf16: bool = False) -> Tensor:
+        """[B, T, vocabulary], float32, for an encoder's inputs; dropout is off. Moves the model to their device.
+
+        bf16: the pass is in bfloat16 autocast; off, it is as the caller's."""
         device = inputs["input_ids"].device
         if self.word_embeddings.device != device:
             self.model.to(device)
-        out = self.model(**{name: value for name, value in inputs.items() if name in self._takes})
+        taken = {name: value for name, value in inputs.items() if name in self._takes}
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            out = self.model(**taken)
         return out.logits if out.logits.dtype == torch.float64 else out.logits.float()
 
 

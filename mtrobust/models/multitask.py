@@ -66,8 +66,9 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs of the batch's head for a plain pass."""
-        tape = self.encoder.record(batch.inputs)
-        return self.heads[batch.task](HeadInput(tape.last, tape.pooled), batch)
+        head: Any = self.heads[batch.task]
+        tape = self.encoder.record(batch.inputs, rows=head.reads)
+        return head(HeadInput(tape.last, tape.pooled), batch)
 
     def save_pretrained(self, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""

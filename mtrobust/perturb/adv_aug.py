@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mtrobust.perturb.base import METHODS, Augmentation, AugmentationOptions, Needs, Passes, Term
+from mtrobust.perturb.base import (
+    INNER,
+    METHODS,
+    Augmentation,
+    AugmentationOptions,
+    Cost,
+    Needs,
+    Passes,
+    Perturbation,
+    Term,
+)
 from mtrobust.perturb.layers import Site
 from mtrobust.tasks.base import EncoderInfo
 
@@ -55,6 +65,12 @@ class AdvAug(Augmentation):
     def needs(self) -> Needs:
         """The sites, the last states, and the clean pass's generator states."""
         return Needs(frozenset([*self.sites, self.top]), shared_dropout=True)
+
+    def cost(self, layers: int) -> Cost:
+        """Beside the last pass, each step is forward and the gradient by the noise; the clean pass runs at any rate, if
+        only forward."""
+        last = Perturbation.cost(self, layers)
+        return last + Cost(last.compute * INNER * self.options.steps)
 
     def at_site(self, passes: Passes, site: Site) -> Term:
         """The task loss with the noise found; the clean pass always runs, for its last states."""

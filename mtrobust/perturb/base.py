@@ -11,9 +11,11 @@ No torch is imported here at run time, nor by the method files: options are chec
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -31,11 +33,33 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 __all__ = [
-    "METHODS", "Adversarial", "Augmentation", "AugmentationOptions", "Compose", "Consistency", "ConsistencyOptions",
-    "Driver", "Kind", "LayerOptions", "Needs", "Passes", "Perturbation", "Term", "mean_term",
+    "METHODS", "Adversarial", "AdversarialOptions", "Augmentation", "AugmentationOptions", "Compose", "Consistency",
+    "ConsistencyOptions", "Cost", "Driver", "FORWARD", "INNER", "Kind",
+    "LayerOptions", "Needs", "Passes", "Perturbation", "Term", "mean_term",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step of one site drawn costs, in clean passes. compute: forward and backward, 1 = both over the whole
+    encoder (of which the forward pass is a third); memory: activations that wait for the step's backward pass.
+
+    Arithmetic of the layers alone: heads, embeddings and the optimiser are not in it.
+    """
+
+    compute: float = 0.0
+    memory: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.compute + other.compute, self.memory + other.memory)
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(self.compute * times, self.memory * times)
+
+
+FORWARD, INNER = 1 / 3, 2 / 3  # of a pass's compute: forward alone; forward and the gradient by its input alone
 
 Loss = Callable[[Passes], dict[str, Term]]
 
@@ -56,6 +80,16 @@ class ConsistencyOptions(LayerOptions):
     divergence: DivergenceName = Field("kl", description="how posteriors are compared")
     detach_clean: bool | None = Field(
         None, description="no gradient through the clean side; default: the divergence's (one-sided yes, symmetric no)"
+    )
+
+
+class AdversarialOptions(ConsistencyOptions):
+    """Options of the methods that ascend the difference."""
+
+    steps: int = Field(1, ge=1, description="ascent steps K")
+    inner_bf16: bool = Field(
+        False,
+        description="ascent steps in bfloat16 autocast (a bfloat16 run has them anyway); the last pass as the run",
     )
 
 
@@ -101,6 +135,13 @@ class Perturbation(ABC):
     @abstractmethod
     def forward(self, passes: Passes) -> dict[str, Term]:
         """Named terms beside the task loss of the clean pass."""
+
+    def cost(self, layers: int) -> Cost:
+        """What a step costs beyond the clean pass, on an encoder of so many layers. Default: one more pass from the
+        site upwards (the mean over the sites, or with `pick: each` all of them)."""
+        shares = [1.0 if site == "words" else 1 - int(site) / layers for site in self.sites]
+        share = sum(shares) if not shares or self.options.pick == "each" else sum(shares) / len(shares)
+        return Cost(share, share)
 
     def chosen(self, passes: Passes) -> list[Site]:
         """The sites of this step: one drawn, or (`pick: each`) all."""
@@ -166,12 +207,17 @@ class Adversarial(Consistency):
         noisy = passes.at(site, hidden + delta)
         return passes.diff(self.options.divergence, passes, noisy, self.options.detach_clean)
 
-    @staticmethod
-    def rough(tensor: Tensor) -> bool:
-        """Whether passes round to half precision, as autocast has them."""
+    def cost(self, layers: int) -> Cost:
+        """Beside the last pass, K times forward and the gradient by the noise; none of these stays in memory."""
+        last = super().cost(layers)
+        return last + Cost(last.compute * INNER * self.options.steps)
+
+    def rough(self, tensor: Tensor) -> bool:
+        """Whether inner passes round to half precision, as autocast has them."""
         import torch
 
-        return torch.is_autocast_enabled(tensor.device.type) or tensor.dtype.itemsize < 4
+        half = torch.is_autocast_enabled(tensor.device.type) or tensor.dtype.itemsize < 4
+        return half or self.options.inner_bf16
 
     def warn_small(self, size: float, least: float, option: str) -> None:
         """Says once that a start is so small that rounding decides the direction of the step."""
@@ -188,10 +234,16 @@ class Adversarial(Consistency):
 
     def gradient(self, passes: Passes, site: Site, delta: Tensor) -> Tensor:
         """The gradient of `inner` at `delta`, both [B, T, width]; logs the value per example as `inner`."""
+        import torch
+
         hidden = passes.h(site).detach()
-        value, grad = passes.value_and_grad(
-            lambda noise: self.inner(passes, passes.at(site, hidden + noise, dropout="shared")), delta
+        half = (
+            torch.autocast(hidden.device.type, torch.bfloat16) if self.options.inner_bf16 else contextlib.nullcontext()
         )
+        with half:
+            value, grad = passes.value_and_grad(
+                lambda noise: self.inner(passes, passes.at(site, hidden + noise, dropout="shared")), delta
+            )
         passes.log("inner", value / hidden.shape[0])
         return grad
 
@@ -211,6 +263,10 @@ class Augmentation(Perturbation):
     def active(self) -> bool:
         """False at clean = 1."""
         return self.options.clean < 1
+
+    def cost(self, layers: int) -> Cost:
+        """None where the edited pass stands in place of the clean one."""
+        return super().cost(layers) if self.clean_weight or self.options.pick == "each" else Cost()
 
     @abstractmethod
     def edit(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
@@ -261,6 +317,16 @@ class Compose:
         for method in self.methods.values():
             needs |= method.needs if method.active else Needs()
         return needs
+
+    def cost(self, layers: int) -> Cost:
+        """Of a whole step, the clean pass included."""
+        total, times = Cost(1.0, 1.0), Cost(1.0, 1.0)
+        for method in self.methods.values():
+            if method.active and isinstance(method, Driver):
+                times += method.cost(layers)
+            elif method.active:
+                total += method.cost(layers)
+        return Cost(total.compute * times.compute, total.memory * times.memory)
 
     def forward(self, passes: Passes) -> tuple[dict[str, Term], dict[str, Any]]:
         """All terms (`task`, `<method>/<term>`) and all logged figures (`<method>/<name>`)."""

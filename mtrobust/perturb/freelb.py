@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from mtrobust.perturb.base import METHODS, Driver, LayerOptions, Loss, Passes, Term, mean_term
+from mtrobust.perturb.base import METHODS, Cost, Driver, LayerOptions, Loss, Passes, Term, mean_term
 from mtrobust.perturb.layers import LayerSpec, Site
 
 if TYPE_CHECKING:
@@ -56,13 +56,18 @@ class Freelb(Driver):
     paper = "Zhu et al. 2020, FreeLB"
     Options = Options
 
+    def cost(self, layers: int) -> Cost:
+        """K passes from the site upwards stand in place of one; one at a time is in memory."""
+        return Cost((self.options.steps - 1) * super().cost(layers).compute)
+
     def drive(self, passes: Passes, loss: Loss) -> dict[str, Term]:
         """Each term's mean over the K passes; gradients are handed over."""
         import torch
 
         (site,) = self.chosen(passes)
         hidden = passes.below(site)
-        trained = [hidden, *passes.trained]
+        parameters = list(passes.trained())
+        trained = [hidden, *parameters]
         delta = self.start(passes, site, hidden)
         totals: list[dict[str, Term]] = []
         sums: list[Tensor | None] = [None] * len(trained)
@@ -76,7 +81,7 @@ class Freelb(Driver):
                 # The direction is that of the task loss; what other methods add is not ascended.
                 (ascent,) = torch.autograd.grad(branch.loss().total, leaf, retain_graph=True)
             share = branch.share(terms) / self.options.steps
-            grads = torch.autograd.grad(share, [leaf, *passes.trained], allow_unused=True)
+            grads = torch.autograd.grad(share, [leaf, *parameters], allow_unused=True)
             sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
             totals.append({name: Term(term.total.detach(), term.over, term.weight) for name, term in terms.items()})
             if not last:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from mtrobust.perturb.base import METHODS, Consistency, LayerOptions, Needs, Passes, Term
+from mtrobust.perturb.base import METHODS, Consistency, Cost, LayerOptions, Needs, Passes, Term
 from mtrobust.perturb.layers import Site
 from mtrobust.perturb.passes import item_places
 
@@ -62,6 +62,12 @@ class Jacobian(Consistency):
     def needs(self) -> Needs:
         """The sites, and kernels with a second derivative."""
         return Needs(frozenset(self.sites), double_backward=True)
+
+    def cost(self, layers: int) -> Cost:
+        """A draw is one gradient by the states (a third of a pass) and its derivative by states and weights (two);
+        `exact` is at least that, once per class, whose number is the task's."""
+        share = super().cost(layers)
+        return share * (self.options.draws if self.options.estimate == "projection" else 1)
 
     def at_site(self, passes: Passes, site: Site) -> Term:
         """The norm at one site, summed over items; the mean over views."""

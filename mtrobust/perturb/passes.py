@@ -11,13 +11,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtrobust.clock import Clock
 from mtrobust.perturb.layers import Site
 from mtrobust.tasks.base import Batch, HeadContract, HeadInput, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtrobust.models.encoder import Dropout, Encoder, Tape
+    from mtrobust.models.encoder import Dropout, Encoder, Rows, Tape
     from mtrobust.perturb.noise import Dist, KeyedNoise
 
 Kind = Literal["labels", "items", "tokens", "rows"]
@@ -66,17 +67,19 @@ def item_places(view: View) -> Tensor:
 class Needs:
     """What a method asks of the clean pass, known before it runs.
 
-    sites: whose hidden states it reads; shared_dropout: its inner passes repeat the clean pass's dropout masks;
-    double_backward: it differentiates a gradient of the clean pass.
+    sites: whose hidden states it reads; last_states: it reads those of all tokens (`tape.last`); shared_dropout: its
+    inner passes repeat the clean pass's dropout masks; double_backward: it differentiates a gradient of the clean pass.
     """
 
     sites: frozenset[Site] = frozenset()
+    last_states: bool = False
     shared_dropout: bool = False
     double_backward: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
             self.sites | other.sites,
+            self.last_states or other.last_states,
             self.shared_dropout or other.shared_dropout,
             self.double_backward or other.double_backward,
         )
@@ -97,13 +100,15 @@ class Passes:
         needs: Needs = Needs(),
         noise_mask: Tensor | None = None,
         weight: float = 1.0,
-        trained: Iterable[Tensor] = (),
+        trained: Callable[[], Iterable[Tensor]] = tuple,
+        clock: Clock | None = None,
     ) -> None:
         """noise_mask: [B, T], where noise may be non-zero; default: the attention mask (never on padding).
-        weight: of the task, on every term; trained: the parameters that learn (for `hand_over`)."""
+        weight: of the task, on every term; trained: gives the parameters that learn (for `hand_over`); clock: charges
+        the clean pass to the part `clean`, branches to `perturbation`."""
         self.encoder, self.head, self.batch, self.noise, self.needs = encoder, head, batch, noise, needs
         self.noise_mask = batch.inputs["attention_mask"] if noise_mask is None else noise_mask
-        self.weight, self.trained = weight, trained
+        self.weight, self.trained, self.clock, self._part = weight, trained, clock or Clock(), "clean"
         self.norms = batch.norms or counts(head, batch)
         self.stats: dict[str, Any] = {}
         self.handed: list[Tensor] = []
@@ -118,8 +123,8 @@ class Passes:
     def tape(self) -> Tape:
         """The recorded pass; runs it first if need be."""
         if self._tape is None:
-            with self._kernels():
-                self._tape = self.encoder.record(self.batch.inputs, self.needs.sites)
+            with self._kernels(), self.clock.part(self._part):
+                self._tape = self.encoder.record(self.batch.inputs, self.needs.sites, self._rows)
                 self._out = self._read(self._tape)  # at once, so that `shared` can repeat the head's masks too
         return self._tape
 
@@ -128,7 +133,8 @@ class Passes:
         """The head's outputs (logits)."""
         if self._out is None:
             tape = self.tape
-            self._out = self._out or self._read(tape)
+            with self.clock.part(self._part):
+                self._out = self._out or self._read(tape)
         return self._out
 
     def h(self, site: Site) -> Tensor:
@@ -154,7 +160,7 @@ class Passes:
         tape = self._tape or (self._below if self._below is not None and site in self._below.h else self.tape)
         branch = self._branch()
         with self._kernels():
-            branch._tape = self.encoder.replay(tape, site, hidden, dropout=dropout, track=track)
+            branch._tape = self.encoder.replay(tape, site, hidden, dropout=dropout, track=track, rows=self._rows)
             branch._out = self._read(branch._tape, dropout)
         return branch
 
@@ -166,9 +172,12 @@ class Passes:
             return self, self.at(site, edit(self.h(site)))
         import torch
 
-        below = self.encoder.prefix(self.batch.inputs, site, self.needs.sites)
+        with self.clock.part("clean"):
+            below = self.encoder.prefix(self.batch.inputs, site, self.needs.sites)
         hidden = below.h[site]
-        both = self.encoder.replay(below, site, torch.cat((hidden, edit(hidden))), copies=2, track=self.needs.sites)
+        doubled = torch.cat((hidden, edit(hidden)))
+        with self.clock.part("clean", "perturbation"):
+            both = self.encoder.replay(below, site, doubled, copies=2, track=self.needs.sites, rows=self._rows)
         self._tape, edited = both.part(0, 2), both.part(1, 2)
         self._tape.h = {**self._tape.h, **below.h}
         self._tape.tails = {**self._tape.tails, **below.tails}
@@ -278,10 +287,17 @@ class Passes:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _rows(self) -> Rows:
+        """Of which tokens a pass ends with the last states: the same in all passes, so that masks can be shared."""
+        whole = self.needs.last_states or self.encoder.num_layers in self.needs.sites
+        return "all" if whole else self.head.reads
+
     def _branch(self) -> Passes:
         branch = type(self).__new__(type(self))
         branch.__dict__.update(self.__dict__)
         branch._tape = branch._below = branch._out = None
+        branch._part = "perturbation"
         return branch
 
     def _kernels(self) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mtrobust.perturb.base import METHODS, Adversarial, ConsistencyOptions, Passes, Term
+from mtrobust.perturb.base import FORWARD, METHODS, Adversarial, AdversarialOptions, Cost, Passes, Term
 from mtrobust.perturb.layers import Site
 from mtrobust.perturb.names import DivergenceName
 
@@ -27,11 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Options(ConsistencyOptions):
+class Options(AdversarialOptions):
     """Options of `smart`."""
 
     divergence: DivergenceName = Field("sym_kl", description="how posteriors are compared")
-    steps: int = Field(1, ge=1, description="ascent steps K")
     noise_std: float | None = Field(
         None, gt=0, description="standard deviation of the start; default: 1e-3, in bfloat16 0.1 (see docs/methods.md)"
     )
@@ -125,6 +124,11 @@ class Smart(Adversarial):
             term = passes.diff(self.options.divergence, self.averaged.passes(passes), passes, detach_clean=True)
             terms["proximal"] = Term(term.total, term.over, self.options.mu)
         return terms
+
+    def cost(self, layers: int) -> Cost:
+        """The ascent and its pass; with `bregman` also a forward pass of the averaged model."""
+        found = super().cost(layers) if self.options.alpha else Cost()
+        return found if self.options.bregman is None else found + Cost(FORWARD)
 
     @staticmethod
     def start_size(options: Any, bf16: bool) -> float:

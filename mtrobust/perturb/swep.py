@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from mtrobust.errors import UserError
-from mtrobust.perturb.base import METHODS, LayerOptions, Passes, Perturbation, Term
+from mtrobust.perturb.base import METHODS, LayerOptions, Needs, Passes, Perturbation, Term
 from mtrobust.perturb.layers import LayerSpec, Site
 from mtrobust.perturb.names import PriorVariance, prior_variance
 from mtrobust.tasks.base import EncoderInfo
@@ -88,6 +88,11 @@ class Swep(Perturbation):
             raise UserError(f"layers: {options.layers}: the noise network belongs to one site; name one")
         self.variance = prior_variance(options.variance, options.p)
         self.net: nn.Module | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The site, and the last hidden states, which the noise network reads."""
+        return Needs(frozenset(self.sites), last_states=True)
 
     @property
     def clean_weight(self) -> float:  # type: ignore[override]

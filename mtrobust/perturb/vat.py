@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mtrobust.perturb.base import METHODS, Adversarial, ConsistencyOptions, Passes
+from mtrobust.perturb.base import METHODS, Adversarial, AdversarialOptions, Passes
 from mtrobust.perturb.layers import Site
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FINE, ROUGH = 1e-4, 1.0  # starts below these are drowned by rounding in float32 and in bfloat16
 
 
-class Options(ConsistencyOptions):
+class Options(AdversarialOptions):
     """Options of `vat`."""
 
     c: float = Field(1e-3, gt=0, description="L2 norm of the noise, of the start and of the result")
@@ -26,7 +26,6 @@ class Options(ConsistencyOptions):
     start: float | None = Field(
         None, gt=0, description="L2 norm of a token's start, where the gradient is taken; default: c, in bfloat16 1"
     )
-    steps: int = Field(1, ge=1, description="power-iteration steps K")
 
 
 @METHODS.register("vat")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from mtrobust.errors import UserError
-from mtrobust.perturb.base import METHODS, Consistency, ConsistencyOptions, Passes, Term
+from mtrobust.perturb.base import FORWARD, METHODS, Consistency, ConsistencyOptions, Cost, Passes, Term
 from mtrobust.perturb.layers import LayerSpec, Site
 from mtrobust.perturb.names import DivergenceName
 
@@ -25,6 +25,9 @@ class Options(ConsistencyOptions):
     """Options of `vda`."""
 
     mlm: str = Field(description="masked language model: folder or hub name; needs the encoder's vocabulary")
+    mlm_bf16: bool = Field(
+        True, description="the masked language model runs in bfloat16; false: in float32, half as fast"
+    )
     layers: LayerSpec = Field(LayerSpec.parse("words"), description="words, embeddings (= 0), 3, 1-3, all, or a list")
     divergence: DivergenceName = Field("sym_kl", description="how posteriors are compared")
     mixture: Literal["log_posterior", "eq4", "repo"] = Field(
@@ -99,6 +102,7 @@ class Vda(Consistency):
         from mtrobust.models.masked_lm import load_masked_lm
 
         self.lm: MaskedLm = load_masked_lm(options.mlm, info)
+        self.lm_share = self.lm.work(info)
         width, faults = info.width("words"), []
         if options.embeddings == "mlm" and self.lm.word_embeddings.shape[1] != width:
             faults.append(
@@ -115,6 +119,11 @@ class Vda(Consistency):
         self.sigma = SIGMA[options.mixture] if options.sigma is None else options.sigma
         default_k = TOP_K if options.mixture == "log_posterior" else 0
         self.top_k = min(default_k if options.top_k is None else options.top_k, self.lm.vocabulary)
+
+    def cost(self, layers: int) -> Cost:
+        """A pass per sample, and a forward pass of the masked language model with its vocabulary (float32; bfloat16
+        about halves it)."""
+        return super().cost(layers) * self.options.samples + Cost(FORWARD * self.lm_share)
 
     @property
     def uses_unlabelled(self) -> bool:  # type: ignore[override]
@@ -193,10 +202,11 @@ class Vda(Consistency):
         """(words or None, what the noise is added to), as `weights`; the masked language model runs once a batch."""
         key = f"vda/{id(self)}"
         if key not in passes.memo:
-            logits = self.lm.logits(passes.batch.inputs)
+            logits = self.lm.logits(passes.batch.inputs, self.options.mlm_bf16)
             if self.top_k:
                 top, words = logits.topk(self.top_k, dim=-1)
-                log_p = top - logits.logsumexp(-1, keepdim=True)
+                # In place: at B x T x 30,000 words a copy costs as much as the sum itself.
+                log_p = top - top[..., :1] - logits.sub_(top[..., :1]).exp_().sum(-1, keepdim=True).log()
                 mass = log_p.exp().sum(-1) * passes.noise_mask
                 passes.memo[key] = words, log_p, mass.sum() / passes.noise_mask.sum()
             else:

@@ -91,13 +91,14 @@ class EncoderInfo(Protocol):
         Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, T, 2]` for span,
         `[B, T, vocabulary]` for mlm, whose output matrix is the encoder's word-embedding table itself (num_labels is
         not read). Families without such a class get a linear layer over the mean of the real tokens (sequence) or per
-        token (span); for mlm they are refused with a `UserError`.
+        token (span); for mlm they are refused with a `UserError`. Its `first_only` says whether `last[:, :1]` will do.
         """
 
 
 @dataclass
 class HeadInput:
-    """What heads read: last: [B, T, H] states after the family's final norm; pooled: [B, H] or None."""
+    """What heads read: last: [B, T, H] states after the family's final norm ([B, 1, H] for a head that reads the first
+    token only); pooled: [B, H] or None."""
 
     last: Tensor
     pooled: Tensor | None
@@ -112,6 +113,7 @@ else:
 class HeadContract(ABC, _Module):
     """The methods of a head; concrete heads derive from `mtrobust.tasks.heads.Head`, an `nn.Module`."""
 
+    reads: Literal["all", "first"] = "all"  # `first`: of the last states only the first token's, or the pooled one
     token_outputs: ClassVar[frozenset[str]] = frozenset()  # of `report`, with one value per token: cut to the length
 
     @abstractmethod

@@ -45,6 +45,7 @@ class SequenceHead(Head):
     def __init__(self, info: EncoderInfo, n: int, dropout: float | None) -> None:
         super().__init__()
         self.net = info.family_head("sequence", n, dropout)
+        self.reads = "first" if self.net.first_only else "all"
 
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
         """`logits` [B, n]."""

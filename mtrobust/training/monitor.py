@@ -1,7 +1,7 @@
 """What a run writes down while it goes on: `metrics.jsonl`, TensorBoard, progress.
 
 `metrics.jsonl` holds no clock times: two runs with the same seed write the same bytes, however often one of them was
-interrupted. Speed is in TensorBoard and in `all_results.json`.
+interrupted. Speed is in TensorBoard, in `all_results.json` and, with `profile`, in `profile.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mtrobust.training.progress import Display, Rate
 
 log = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, PROFILE = "metrics.jsonl", "profile.json"
 
 
 class Monitor:
@@ -54,6 +54,7 @@ class Monitor:
         self._cut((state or {}).get("bytes", 0))
         if state is None:
             shutil.rmtree(self.run_dir / "tensorboard", ignore_errors=True)  # of a run killed before any checkpoint
+            (self.run_dir / PROFILE).unlink(missing_ok=True)
         # What an interrupted run wrote after its checkpoint is purged; the step after it is the first that comes anew.
         self._board = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1 if step else None)
         self._display = Display(self.config.progress, self.total, step)
@@ -125,6 +126,11 @@ class Monitor:
             "  ".join([task, *(f"{name} {x:.2f}" for name, x in found.items())]) for task, found in metrics.items()
         ]
         self.say(f"evaluation after step {step}: " + " · ".join(words))
+
+    def timed(self, step: int, seconds: Mapping[str, float]) -> None:
+        """Writes the seconds that each part of a step took, `profile/<part>`, to TensorBoard."""
+        if self.main:
+            self._scalars({f"profile/{part}": taken for part, taken in seconds.items()}, step)
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""

@@ -24,7 +24,7 @@ from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, ato
 from mtrobust.models.multitask import MultiTaskModel, first_line
 from mtrobust.perturb import METHODS, Compose, build_methods
 from mtrobust.tasks.taskdef import TaskDef, task_defs_yaml
-from mtrobust.training import checks
+from mtrobust.training import checks, memory
 from mtrobust.training.engine import make_accelerator
 from mtrobust.training.monitor import finite
 from mtrobust.training.optim import check_depth, freeze
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Results = dict[str, dict[str, Any]]
+MEASURED_AFTER = 10  # steps of a process: by then long batches and the optimiser's state have been seen
 
 
 def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = None) -> Results:
@@ -63,10 +64,11 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         evaluator.prepare(chosen.evaluated, "dev")
     _check_labels(rows)
     _begin(config, chosen, accelerator)
+    task_rows = _task_rows(config, chosen, rows)
     trainer = Trainer(
         config,
         step,
-        _sampler(config, chosen, rows, accelerator),
+        _sampler(config, task_rows, accelerator),
         lambda task, positions, number: rows[task](positions, number),
         accelerator,
         lambda _: evaluator.evaluate(chosen.evaluated, "dev"),
@@ -74,6 +76,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         on_event,
     )
     _announce(trainer, rows, accelerator)
+    _watch_memory(trainer, task_rows)
     state = trainer.train()
     return _finish(config, trainer, evaluator, chosen, rows, tokenizer, state, time.monotonic() - started)
 
@@ -190,14 +193,14 @@ def _evaluator(
     )
 
 
-def _sampler(
-    config: TrainConfig, chosen: checks.Chosen, rows: Mapping[str, TrainRows], accelerator: Accelerator
-) -> MultiTaskSampler:
+def _task_rows(config: TrainConfig, chosen: checks.Chosen, rows: Mapping[str, TrainRows]) -> dict[str, TaskRows]:
+    sizes = {name: chosen.tasks[name].batch_size or config.per_device_train_batch_size for name in rows}
+    return {name: TaskRows(part.lengths, sizes[name]) for name, part in rows.items()}
+
+
+def _sampler(config: TrainConfig, rows: Mapping[str, TaskRows], accelerator: Accelerator) -> MultiTaskSampler:
     return MultiTaskSampler(
-        {
-            name: TaskRows(part.lengths, chosen.tasks[name].batch_size or config.per_device_train_batch_size)
-            for name, part in rows.items()
-        },
+        rows,
         sampling=config.sampling,
         seed=config.seed,
         rank=accelerator.process_index,
@@ -246,6 +249,25 @@ def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Acce
             log.info("task %s: %d rows without label are left out: %s", name, part.counts.left_out, reason)
 
 
+def _watch_memory(trainer: Trainer, rows: Mapping[str, TaskRows]) -> None:
+    """Says what the run will take at its peak, and after a few steps what it took."""
+    config, device, then = trainer.config, trainer.device, trainer.on_event
+    memory.reset(device)
+    before = memory.peak(device)
+    if not trainer.main:
+        return
+    log.info("%s", memory.estimate(trainer.step, rows, device, config.bf16, config.max_tokens_per_batch))
+
+    def on_event(kind: str, step: int) -> None:
+        if kind == "step" and step == min(trainer.first_step + MEASURED_AFTER, trainer.total):
+            now = memory.peak(device)
+            if now is not None and before is not None:
+                trainer.monitor.say(f"peak memory after step {step}: {now} ({before.mib:.0f} before the first step)")
+        then(kind, step)
+
+    trainer.on_event = on_event
+
+
 def _without_labels(compose: Compose) -> str:
     """Why rows without a label are of no use to these methods, and which methods use them."""
     names = [name if method.active else f"{name} at weight 0" for name, method in compose.methods.items()]
@@ -283,6 +305,7 @@ def _finish(
     metrics = state.best_metrics if best else state.metrics
     if best or not evaluator.results:  # the last evaluation was of other weights, or in an earlier process
         metrics = evaluator.evaluate(chosen.evaluated, "dev")
+    peak = memory.peak(trainer.device)
     train_figures = {
         "steps": state.step,
         "examples": state.examples,
@@ -294,6 +317,8 @@ def _finish(
         "stopped_early": state.stopped_early,
         "seconds": round(seconds, 3),
         "examples_per_second": round(trainer.monitor.rate.overall(), 3),
+        "peak_memory_mib": None if peak is None else round(peak.mib, 1),
+        "peak_memory_of": None if peak is None else peak.of,
         "processes": trainer.world,
         "seed": config.seed,
         "rows": {name: asdict(part.counts) for name, part in rows.items()},

@@ -23,9 +23,10 @@ from mtrobust.errors import RunError, UserError
 from mtrobust.perturb.passes import Choice
 from mtrobust.tasks.base import Batch
 from mtrobust.training import checkpoint as disk
-from mtrobust.training import state as memory
+from mtrobust.training import state as states
 from mtrobust.training.monitor import Monitor
 from mtrobust.training.optim import build_optimizer, lr_factor
+from mtrobust.training.profile import Profile
 from mtrobust.training.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class Trainer:
         self.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(step, step.model, config)
         self.monitor = Monitor(Path(config.output_dir), config, self.total, self.main)
+        timed = config.profile if self.main else 0
+        self.profile = Profile(timed, Path(config.output_dir), self.device, self.monitor, self.world)
+        self.clock = step.clock = self.profile.clock
         self.state = RunState()
         self.signals = StopSignals()
         self.first_step = 0  # where this process took the run up
@@ -102,7 +106,7 @@ class Trainer:
         Raises `Interrupted` after a signal, `RunError` for a non-finite loss or a full disk.
         """
         # Each rank has its own dropout masks; what ranks share is keyed by seed and step, not drawn from here.
-        memory.seed_all(self.config.seed + self.accelerator.process_index)
+        states.seed_all(self.config.seed + self.accelerator.process_index)
         seen = self._restore() if self.config.resume else None
         self.first_step = self.state.step
         self.monitor.start(self.first_step, seen)
@@ -111,18 +115,23 @@ class Trainer:
             with self.signals:
                 self.step.train()
                 while self.state.step < self.total and not self.state.stopped_early:
-                    self._one(self.sampler.at(self.state.step))
+                    self._one()
             finished = True
         finally:
+            self.profile.close()
             self.monitor.close(
                 self.config.model_dump(mode="json", exclude={"perturb"}) if finished else {}, self._results()
             )
         return self.state
 
-    def _one(self, sampled: SampledStep) -> None:
+    def _one(self) -> None:
         """One optimisation step and what is due after it."""
+        self.profile.begin()
+        with self.clock.part("data"):
+            sampled = self.sampler.at(self.state.step)
         rate = self._set_rate(sampled.number)
         figures, grad_norm, stop = self._optimise(sampled)
+        self.profile.end(self.state.step + 1, sampled.task)
         self.state.step += 1
         self.state.examples += len(sampled.rows)
         done, ends, last = self.state.step, self.sampler.ends_epoch(sampled.number), self.state.step == self.total
@@ -148,32 +157,42 @@ class Trainer:
 
     def _optimise(self, sampled: SampledStep) -> tuple[dict[str, float], float, bool]:
         """(figures, gradient norm before clipping, whether any process was told to stop)."""
-        batches = [self.fetch(sampled.task, micro.rows, sampled.number) for micro in sampled.micro]
+        with self.clock.part("data"):
+            batches = [self.fetch(sampled.task, micro.rows, sampled.number) for micro in sampled.micro]
         norms = self._norms(batches, [micro.ghost for micro in sampled.micro])
         collected: list[tuple[bool, dict[str, Tensor], dict[str, Any]]] = []
         for position, (batch, micro) in enumerate(zip(batches, sampled.micro, strict=True)):
             batch.step, batch.norms = sampled.number, norms
             last = position + 1 == len(batches)
+            self.profile.batch(batch)
+            with self.clock.part("data"):
+                batch = batch.to(self.device)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                out = self.wrapped(batch.to(self.device))
+                out = self.wrapped(batch)
                 # A ghost runs forward and backward as the others do, so that all ranks exchange the same gradients.
-                self.accelerator.backward(out.loss * 0 if micro.ghost else out.loss)
+                with self.clock.part("backward"):
+                    self.accelerator.backward(out.loss * 0 if micro.ghost else out.loss)
             collected.append((micro.ghost, {"loss": out.loss.detach(), **out.terms}, out.stats))
         figures, stop = self._gather(collected)
+        with self.clock.part("optimiser"):
+            grad_norm, worst = self._update(figures)
+        if worst is not None:
+            self._non_finite(sampled, worst)
+            figures = {}
+        return figures, grad_norm, stop
+
+    def _update(self, figures: dict[str, float]) -> tuple[float, str | None]:
+        """Clips and updates. (gradient norm before clipping, what is not finite: then nothing is updated)."""
         worst = next((name for name in [*list(figures)[1:], "loss"] if not math.isfinite(figures[name])), None)
+        grad_norm = math.nan
         if math.isfinite(figures["loss"]):
             limit = self.config.max_grad_norm or math.inf
             grad_norm = float(self.accelerator.clip_grad_norm_(self.parameters, limit))
             worst = None if math.isfinite(grad_norm) else "gradient norm"
-        else:
-            grad_norm = math.nan
         if worst is None:
             self.optimizer.step()
-        else:
-            self._non_finite(sampled, worst)
-            figures = {}
         self.optimizer.zero_grad(set_to_none=True)
-        return figures, grad_norm, stop
+        return grad_norm, worst
 
     def _norms(self, batches: list[Batch], ghosts: list[bool]) -> dict[str, float]:
         """What the losses of this step are divided by: counts over all micro-batches and ranks, by kind, divided by
@@ -232,10 +251,10 @@ class Trainer:
 
     def _evaluate(self, epoch: float) -> bool:
         """Evaluates; returns whether the model is the best so far. Sets `stopped_early` when patience is at its end."""
-        generators = memory.rng_state(self.device)
+        generators = states.rng_state(self.device)
         with self.monitor.pause():
             metrics = self.evaluate(self.step.model) if self.evaluate else {}
-        memory.set_rng_state(generators, self.device)
+        states.set_rng_state(generators, self.device)
         self.step.train()
         state = self.state
         state.metrics = {task: dict(found) for task, found in metrics.items()}
@@ -278,10 +297,10 @@ class Trainer:
     def _save(self) -> None:
         """Writes a checkpoint; only the first process writes, and the others wait until it is whole."""
         self.on_event("saving", self.state.step)
-        generators = [memory.rng_state(self.device)]
+        generators = [states.rng_state(self.device)]
         if self.world > 1:
             generators = [{}] * self.world
-            torch.distributed.all_gather_object(generators, memory.rng_state(self.device))
+            torch.distributed.all_gather_object(generators, states.rng_state(self.device))
         failure: list[str | None] = [None]
         if self.main:
             with self.monitor.pause():
@@ -296,7 +315,7 @@ class Trainer:
         self.on_event("saved", self.state.step)
 
     def _write(self, generators: list[dict[str, Any]]) -> None:
-        tensors = {"step": memory.module_tensors(self.step), "optimizer": memory.optimizer_tensors(self.optimizer)}
+        tensors = {"step": states.module_tensors(self.step), "optimizer": states.optimizer_tensors(self.optimizer)}
         content = {
             "run": asdict(self.state),
             "monitor": self.monitor.state(),
@@ -323,9 +342,9 @@ class Trainer:
                 f"{path}: belongs to a run of {content['total']} steps, this one has {self.total} "
                 "(other data, batch size or epochs?); resume with the run's own settings and data"
             )
-        memory.load_module_tensors(self.step, tensors["step"], str(path))
-        memory.load_optimizer_tensors(self.optimizer, tensors["optimizer"])
-        memory.set_rng_state(generators[self.accelerator.process_index], self.device)
+        states.load_module_tensors(self.step, tensors["step"], str(path))
+        states.load_optimizer_tensors(self.optimizer, tensors["optimizer"])
+        states.set_rng_state(generators[self.accelerator.process_index], self.device)
         self.state = RunState(**content["run"])
         return content["monitor"]
 
@@ -334,7 +353,7 @@ class Trainer:
         path = self.checkpoints / f"step-{self.state.best_step}"
         if self.state.best_step is None or disk.fault(path):
             return False
-        memory.load_module_tensors(self.step, disk.load_checkpoint(path)[0]["step"], str(path))
+        states.load_module_tensors(self.step, disk.load_checkpoint(path)[0]["step"], str(path))
         return True
 
 

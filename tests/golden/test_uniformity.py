@@ -33,8 +33,8 @@ class Made:
         self.made = logits
         self.vocabulary = logits.shape[-1]
 
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self.made
+    def logits(self, inputs: dict[str, Tensor], bf16: bool = False) -> Tensor:
+        return self.made.clone()
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:

@@ -125,7 +125,7 @@ def freelb(fixture: Fixture, mlm: Path, steps: int) -> tuple[ReleasedFreelb, lis
     method, virtual = method_of(ReleasedFreelb, fixture, layers=SITE, steps=steps, init=RADIUS), released(fixture, mlm)
     passes = fixture.passes("cls", {"freelb": fixture.noise["u_freelb"], "vda": fixture.noise["z_mlm"]},
                             Compose({"freelb": method, "vda": virtual}))  # fmt: skip
-    passes.trained = [*fixture.encoder.parameters(), *fixture.heads["cls"].parameters()]
+    passes.trained = lambda: [*fixture.encoder.parameters(), *fixture.heads["cls"].parameters()]
     each: list[dict[str, Tensor]] = []
 
     def loss(branch: Passes) -> dict[str, Term]:

@@ -18,6 +18,8 @@ B, T, H = 4, 6, 8
 class Net(nn.Module):
     """As a family's head: reads the first token (sequence) or every token (span)."""
 
+    first_only = False
+
     def __init__(self, kind: str, n: int) -> None:
         super().__init__()
         self.kind, self.linear = kind, nn.Linear(H, n, dtype=torch.float64)

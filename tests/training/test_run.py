@@ -38,12 +38,12 @@ def copy(world, tmp_path):
 
 
 def state_of(run):
-    """All that must be equal between a run and the same run interrupted: weights, figures, results but the times."""
+    """All that an interrupted run must share with a whole one: weights, figures, results but times and memory."""
     weights = {
         f"{file.name}/{k}": v for file in (run / "model").glob("*.safetensors") for k, v in load_file(file).items()
     }
     results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
-    for name in ("seconds", "examples_per_second"):
+    for name in ("seconds", "examples_per_second", "peak_memory_mib"):
         del results["train"][name]
     predictions = {file.name: file.read_bytes() for file in (run / "predictions").glob("*.jsonl")}
     return weights, (run / "metrics.jsonl").read_bytes(), results, predictions
