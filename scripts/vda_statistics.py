@@ -98,7 +98,7 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|")
         for name, options in VARIANTS.items():
-            method = METHODS["vda"](METHODS["vda"].Options(mlm=args.mlm, **options), encoder)
+            method = METHODS["vda"](METHODS["vda"].Options(mlm=args.mlm, mlm_bf16=False, **options), encoder)
             entropy, largest, mass, cosine, nearest = measure(method, encoder, found)
             shares = f"{largest:.4f} | {mass:.3f} | {100 * cosine:.1f} % | {100 * nearest:.1f} %"
             print(f"| {name} | {entropy:.2f} ({100 * entropy / size:.2f} %) | {shares} |", flush=True)

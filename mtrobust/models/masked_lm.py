@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,12 @@ class MaskedLm:
     def logits(self, inputs: dict[str, Tensor], bf16: bool = False) -> Tensor:
         """[B, T, vocabulary], float32, for an encoder's inputs; dropout is off. Moves the model to their device.
 
-        bf16: the pass is in bfloat16 autocast; off, it is as the caller's."""
+        bf16: the pass is in bfloat16 autocast; off, it is not, whatever the caller's is."""
         device = inputs["input_ids"].device
         if self.word_embeddings.device != device:
             self.model.to(device)
         taken = {name: value for name, value in inputs.items() if name in self._takes}
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             out = self.model(**taken)
         return out.logits if out.logits.dtype == torch.float64 else out.logits.float()
 

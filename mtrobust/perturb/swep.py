@@ -122,13 +122,20 @@ class Swep(Perturbation):
         mu, log_var = self.posterior(passes)
         delta = self.delta(passes, site, hidden, mu, log_var)
         passes.log_size("delta_norm", delta)
-        passes.log("mu", (mu.detach().float().mean(-1) * passes.noise_mask).sum() / passes.noise_mask.sum())
+        self.log_mean(passes, "mu", mu)
+        if self.options.ablation != "no_epsilon":
+            self.log_mean(passes, "sigma", (0.5 * log_var).exp())
         terms = {"noisy": passes.loss(passes.at(site, hidden + delta))}
         terms["noisy"].weight = 1 - self.options.clean
         if self.options.ablation != "no_kl":
             total = (self.kl(mu, log_var) * passes.batch.inputs["attention_mask"]).sum()
             terms["kl"] = Term(total, "tokens" if self.options.kl_reduction == "mean" else "rows", self.beta(passes))
         return terms
+
+    @staticmethod
+    def log_mean(passes: Passes, name: str, values: Tensor) -> None:
+        """Logs the mean of [B, T, width] over dimensions and the tokens that may have noise."""
+        passes.log(name, (values.detach().float().mean(-1) * passes.noise_mask).sum() / passes.noise_mask.sum())
 
     def posterior(self, passes: Passes) -> tuple[Tensor, Tensor]:
         """mu and log sigma^2 for each token, [B, T, width] each, with what an ablation fixes."""

@@ -173,6 +173,7 @@ def run_items(run: Path) -> list[Path]:
         CONFIG,
         TASK_DEF,
         "metrics.jsonl",
+        "profile.json",
         "all_results.json",
         "checkpoints",
         "model",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,14 +24,11 @@ from typing import Any
 
 import torch
 from common import machine, names, parser, positive, report
+from inputs import batches
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoTokenizer
 
 from mtrobust.config import PerturbSpec, TrainConfig
-from mtrobust.data.collator import Collator
-from mtrobust.data.features import load_features
-from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import UserError
 from mtrobust.models.multitask import MultiTaskModel, enable_checkpointing
 from mtrobust.perturb import METHODS, build_methods
@@ -179,20 +176,7 @@ def load(args: argparse.Namespace) -> tuple[Bench, list[Batch]]:
     config = TrainConfig(task_def=["-"], data_dir=args.data_dir, model_name_or_path=args.model, output_dir=Path("-"))
     torch.manual_seed(1)
     model = MultiTaskModel.from_encoder(config, {task.name: task}).train()
-    return Bench(model, task), list(batches(task, args))
-
-
-def batches(task: TaskDef, args: argparse.Namespace) -> Iterator[Batch]:
-    """The first batches of a run."""
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    features = load_features(task, "train", args.data_dir, tokenizer, 128, args.data_dir / ".features", True)
-    sampler = MultiTaskSampler({task.name: TaskRows(features.lengths, args.batch)}, seed=1)
-    collate = Collator(task, tokenizer.pad_token_id)
-    for number in range(args.rounds):
-        rows = sampler.at(number).rows
-        batch = task.type.drawn(collate([features.row(int(i)) for i in rows], rows), tokenizer, (1, number))
-        batch.step = number
-        yield batch
+    return Bench(model, task), list(batches(task, args.model, args.data_dir, args.batch, args.rounds))
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """Methods written the plain way around a Hugging Face classifier: whole passes, every token, nothing shared.
 
 What a user would write first, and what the benchmark of methods is held against. Each function gives the loss of one
-batch: `losses[name](model, inputs, labels)`. The maths is that of the method's defaults, `rapt` at layers 1 to 3.
+batch: `losses[name](model, inputs, labels)`, BERT classifiers only. Passes and gradients are as many as at the methods'
+defaults (`rapt` at layers 1 to 3); noise is simplified where that costs nothing: it falls on padding too, and `smart`
+is written as `vat`, whose steps are as many.
 """
 
 from __future__ import annotations

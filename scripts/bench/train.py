@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from common import Chunks, Side, Turns, compared, machine, names, parser, positive, report, take_turns
+from inputs import spec_of
 
-from mtrobust.config import PerturbSpec, TrainConfig
-from mtrobust.config_parse import read_perturb
+from mtrobust.config import TrainConfig
 from mtrobust.data.rows import iter_rows
 from mtrobust.errors import UserError
 from mtrobust.tasks.taskdef import TaskDef, load_task_defs
-from mtrobust.yaml_file import read_scalar
 
 SIDES = "trainer:pad128,trainer:dynamic,trainer:pad128:bf16,standard,standard:bf16"
 BASES = ("trainer:pad128", "trainer:dynamic")  # that the others are compared with
@@ -44,14 +43,7 @@ def side_of(text: str, args: argparse.Namespace) -> tuple[list[str], dict[str, A
             raise UserError(f"{flag}: {text}: must be {' or '.join(BASES)}, each with or without :bf16")
         command = [sys.executable, str(Path(__file__).with_name("trainer_peer.py"))]
         return command, {"work": "train", "pad": name == "trainer:pad128", "bf16": name != text}
-    method, *pairs = name.split("+")
-    options = {key: read_scalar(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-    if method == "vda" and args.mlm:
-        options.setdefault("mlm", args.mlm)
-    specs, faults = read_perturb([PerturbSpec(name=method, options=options)], [], f"{flag}: {text}")
-    if faults:
-        raise UserError(faults)
-    perturb = [spec.model_dump(mode="json") for spec in specs]
+    perturb = [spec_of(name, args.mlm, flag).model_dump(mode="json")]
     return [sys.executable, __file__, "--as_side"], {"perturb": perturb, "bf16": name != text}
 
 

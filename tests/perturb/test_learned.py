@@ -59,6 +59,7 @@ def test_swep_network_starts_at_the_prior_and_learns():
     assert sum(p.numel() for p in net.parameters()) == 3 * 16**2 + 3 * 16
     out = step(batch_of("bert", "Classification"))
     assert float(out.terms["swep/kl"]) == pytest.approx(0, abs=1e-5) and float(out.stats["swep/mu"]) == 1
+    assert float(out.stats["swep/sigma"]) == pytest.approx(math.sqrt(1 / 3), rel=1e-5)  # sqrt(v), v = sqrt(.1 / .9)
     _, grads = gradients(step, batch_of("bert", "Classification"))
     assert any(name.startswith("owned.") and grad.abs().sum() > 0 for name, grad in grads.items())
 
@@ -224,6 +225,16 @@ def test_the_language_model_is_loaded_once_and_neither_trains_nor_is_saved():
     _, grads = gradients(step, batch_of("bert", "Classification"))
     lm = step.methods["classification"].methods["vda"].lm
     assert all(not p.requires_grad and p.grad is None for p in lm.model.parameters()) and not lm.model.training
+
+
+@pytest.mark.parametrize("run_bf16", [False, True])
+def test_the_precision_of_the_language_model_is_its_own(run_bf16):
+    inputs, lm = batch_of("bert", "Classification").inputs, load_masked_lm(tiny_mlm(), tiny_encoder("bert"))
+    exact, rough = lm.logits(inputs), lm.logits(inputs, bf16=True)
+    assert 0 < float((exact - rough).abs().max()) < 0.05
+    with torch.autocast("cpu", torch.bfloat16, enabled=run_bf16):
+        assert torch.equal(lm.logits(inputs), exact)
+        assert torch.equal(lm.logits(inputs, bf16=True), rough)
 
 
 def test_language_models_that_do_not_fit_are_refused(tmp_path):
