@@ -13,7 +13,7 @@ around them and builds masks, rotary and position biases, so nothing here knows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mtrobust.models.dropout import Masks
 from mtrobust.models.families import family_of
 from mtrobust.models.family_head import FamilyHead, Kind
 from mtrobust.models.rng import RngState, rng_kept
@@ -165,6 +166,7 @@ class Encoder(nn.Module):
         self.model_type: str = base.config.model_type
         self.hidden_size: int = base.config.hidden_size
         self.num_layers: int = base.config.num_hidden_layers
+        self.masks_again = False  # whether layers that are computed again in the backward pass repeat `Masks`
         if getattr(base, "pooler", None) is not None and not FamilyHead.reads_pooler(base.config):
             base._modules["pooler"] = None  # its weights would be random and unread
 
@@ -246,7 +248,7 @@ class Encoder(nn.Module):
     def _run(self, plan: _Plan) -> Tape:
         """One pass of the model's own forward with the callers in place."""
         tape = plan.tape
-        with self._callers(plan):
+        with self._callers(plan), self._masks():
             try:
                 out = self.base(**tape.inputs)
             except _Stop:
@@ -255,6 +257,11 @@ class Encoder(nn.Module):
         tape.pooled = getattr(out, "pooler_output", None)
         tape.rng["head"] = RngState.take(tape.last.device)
         return tape
+
+    def _masks(self) -> AbstractContextManager[Any]:
+        """Dropout masks drawn the cheap way on the CPU, unless a second computation of the layers would draw others."""
+        again = self.base.is_activation_checkpointing and not self.masks_again
+        return Masks() if self.training and self.base.device.type == "cpu" and not again else nullcontext()
 
     @contextmanager
     def _callers(self, plan: _Plan) -> Iterator[None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
+from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
 from mtrobust.models.families import family_of
 from mtrobust.tasks.base import Batch, HeadInput
@@ -110,28 +111,35 @@ class MultiTaskModel(nn.Module):
 def enable_checkpointing(encoder: Encoder) -> None:
     """Activations of the encoder are recomputed in the backward pass."""
     # The reentrant variant would drop the gradients of recorded and edited hidden states.
-    options = {"use_reentrant": False, "context_fn": _same_kernels}
+    options = {"use_reentrant": False, "context_fn": _as_first}
+    encoder.masks_again = True
     encoder.base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
 
 
-class _MathKernel(AbstractContextManager[None]):
-    """Attention without a fused kernel; can be entered again, as a second derivative needs."""
+class _Again(AbstractContextManager[None]):
+    """Kinds of contexts of a second computation, made at each entry: a second derivative enters it once more."""
 
-    def __init__(self) -> None:
-        self._entered: list[Any] = []
+    def __init__(self, kinds: list[Callable[[], AbstractContextManager[Any]]]) -> None:
+        self._kinds = kinds
+        self._entered: list[ExitStack] = []
 
     def __enter__(self) -> None:
-        self._entered.append(sdpa_kernel(SDPBackend.MATH))
-        self._entered[-1].__enter__()
+        stack = ExitStack()
+        for kind in self._kinds:
+            stack.enter_context(kind())
+        self._entered.append(stack)
 
     def __exit__(self, *error: Any) -> None:
-        self._entered.pop().__exit__(*error)
+        self._entered.pop().close()
 
 
-def _same_kernels() -> tuple[Any, Any]:
-    """Contexts of a layer's first and second computation: the attention kernels of the first are used again."""
-    only_math = not (torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled())
-    return nullcontext(), _MathKernel() if only_math else nullcontext()
+def _as_first() -> tuple[Any, Any]:
+    """Contexts of a layer's first and second computation: the second has the attention kernels and the kind of dropout
+    masks of the first."""
+    kinds: list[Callable[[], AbstractContextManager[Any]]] = [Masks] if Masks.in_use() else []
+    if not (torch.backends.cuda.flash_sdp_enabled() or torch.backends.cuda.mem_efficient_sdp_enabled()):
+        kinds.append(lambda: sdpa_kernel(SDPBackend.MATH))
+    return nullcontext(), _Again(kinds)
 
 
 def load_encoder(name: str, attention: str | None = None, trust_remote_code: bool = False) -> Encoder:
