@@ -74,7 +74,7 @@ class AdvAug(Augmentation):
 
     def at_site(self, passes: Passes, site: Site) -> Term:
         """The task loss with the noise found; the clean pass always runs, for its last states."""
-        return passes.loss(passes.at(site, self.edit(passes, site, passes.h(site))))
+        return passes.loss(passes.at(site, self.edit(passes, site, passes.h(site)), final=True))
 
     def edit(self, passes: Passes, site: Site, hidden: Tensor) -> Tensor:
         """h + d after all steps."""

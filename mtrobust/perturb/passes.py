@@ -150,17 +150,27 @@ class Passes:
         return self._below.h[site]
 
     def at(
-        self, site: Site, hidden: Tensor, dropout: Dropout = "independent", track: frozenset[Site] = frozenset()
+        self,
+        site: Site,
+        hidden: Tensor,
+        dropout: Dropout = "independent",
+        track: frozenset[Site] = frozenset(),
+        final: bool = False,
     ) -> Passes:
         """A branch: the same questions asked of the pass that has `hidden` at `site`.
 
         dropout: `independent` | `shared` (the masks of the clean pass, or of what `below` gave) | `off`, from the site
-        upwards and in the head. track: sites whose states the branch keeps for further branches.
+        upwards and in the head. track: sites whose states the branch keeps for further branches. final: nothing but
+        the head's outputs is asked of the branch, so its last layer computes no more than the head reads, even where
+        the clean pass keeps the last states of all tokens (not with shared masks, whose shapes would differ).
         """
+        if final and dropout == "shared":
+            raise ValueError("a final branch cannot share the clean pass's masks")
         tape = self._tape or (self._below if self._below is not None and site in self._below.h else self.tape)
         branch = self._branch()
+        rows = self.head.reads if final else self._rows
         with self._kernels():
-            branch._tape = self.encoder.replay(tape, site, hidden, dropout=dropout, track=track, rows=self._rows)
+            branch._tape = self.encoder.replay(tape, site, hidden, dropout=dropout, track=track, rows=rows)
             branch._out = self._read(branch._tape, dropout)
         return branch
 

@@ -125,7 +125,7 @@ class Swep(Perturbation):
         self.log_mean(passes, "mu", mu)
         if self.options.ablation != "no_epsilon":
             self.log_mean(passes, "sigma", (0.5 * log_var).exp())
-        terms = {"noisy": passes.loss(passes.at(site, hidden + delta))}
+        terms = {"noisy": passes.loss(passes.at(site, hidden + delta, final=True))}
         terms["noisy"].weight = 1 - self.options.clean
         if self.options.ablation != "no_kl":
             total = (self.kl(mu, log_var) * passes.batch.inputs["attention_mask"]).sum()

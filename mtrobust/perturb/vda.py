@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from mtrobust.errors import UserError
 from mtrobust.perturb.base import FORWARD, METHODS, Consistency, ConsistencyOptions, Cost, Passes, Term
 from mtrobust.perturb.layers import LayerSpec, Site
+from mtrobust.perturb.likely import LikelyWords
 from mtrobust.perturb.names import DivergenceName
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class Options(ConsistencyOptions):
     top_k: int | None = Field(
         None, ge=0, description=f"words that can enter; 0: all; default: {TOP_K} for log_posterior, else all"
     )
+    cache_mib: int = Field(
+        0,
+        ge=0,
+        description="memory for the likeliest words of rows met before, which cost no language model then (about "
+        "8 * top_k bytes a token); a resumed run starts without them and may differ in the last digits",
+    )
     sigma: float | None = Field(
         None, ge=0, description="standard deviation of the noise; default: 0.1 (variance 1e-2), for repo 0.05"
     )
@@ -60,6 +67,8 @@ class Options(ConsistencyOptions):
             raise ValueError(
                 f"{', '.join(sorted(given & {'sigma', 'mixture'}))}: without effect with take: {self.take}"
             )
+        if self.cache_mib and (self.top_k == 0 or self.mixture != "log_posterior"):
+            raise ValueError("cache_mib: keeps the likeliest words only (allowed: 0 where all words enter)")
         if self.take == "argmax" and "top_k" in given:
             raise ValueError("top_k: without effect with take: argmax")
         if self.objective == "labels" and (used := given & {"divergence", "detach_clean", "factor"}):
@@ -119,6 +128,7 @@ class Vda(Consistency):
         self.sigma = SIGMA[options.mixture] if options.sigma is None else options.sigma
         default_k = TOP_K if options.mixture == "log_posterior" else 0
         self.top_k = min(default_k if options.top_k is None else options.top_k, self.lm.vocabulary)
+        self.likely = LikelyWords(self.lm, self.top_k, options.mlm_bf16, options.cache_mib << 20)
 
     def cost(self, layers: int) -> Cost:
         """A pass per sample, and a forward pass of the masked language model with its vocabulary (float32; bfloat16
@@ -202,14 +212,12 @@ class Vda(Consistency):
         """(words or None, what the noise is added to), as `weights`; the masked language model runs once a batch."""
         key = f"vda/{id(self)}"
         if key not in passes.memo:
-            logits = self.lm.logits(passes.batch.inputs, self.options.mlm_bf16)
             if self.top_k:
-                top, words = logits.topk(self.top_k, dim=-1)
-                # In place: at B x T x 30,000 words a copy costs as much as the sum itself.
-                log_p = top - top[..., :1] - logits.sub_(top[..., :1]).exp_().sum(-1, keepdim=True).log()
+                words, log_p = self.likely(passes.batch.inputs)
                 mass = log_p.exp().sum(-1) * passes.noise_mask
                 passes.memo[key] = words, log_p, mass.sum() / passes.noise_mask.sum()
             else:
+                logits = self.lm.logits(passes.batch.inputs, self.options.mlm_bf16)
                 passes.memo[key] = None, self.dense(logits), None
         words, scores, mass = passes.memo[key]
         if mass is not None:

@@ -6,6 +6,7 @@
 Sides are processes that take turns, so that what else happens on the machine hits them alike. A turn is a pass over the
 whole split: batches, forward, and the logits of all rows in their order; texts were tokenised before. A side is one of
 - `trainer`: `Trainer.predict` with its defaults: batches of 8 in the order of the rows, each padded to its longest;
+- `trainer:pad128`: the same with each text padded to the run's greatest length, run_glue's default (128);
 - `ours`: what `mtrobust evaluate` and `predict` run: batches of similar lengths, of the size that the run has (64);
 either with `:64` behind it for batches of that size, then with `:bf16` for bfloat16 autocast. `logit difference` is the
 largest to the first side's logits; in float32 both sides must agree, or there is nothing to compare.
@@ -30,8 +31,8 @@ from mtrobust.errors import UserError
 from mtrobust.evaluation.run_folder import Run, load_run
 from mtrobust.tasks.taskdef import load_task_defs
 
-SIDES = "trainer,trainer:64,trainer:bf16,ours,ours:bf16"
-FORM = re.compile(r"(?P<who>trainer|ours)(:(?P<batch>[1-9]\d*))?(?P<bf16>:bf16)?")
+SIDES = "trainer,trainer:pad128,trainer:64,trainer:bf16,ours,ours:bf16"
+FORM = re.compile(r"(?P<who>trainer(?P<pad>:pad128)?|ours)(:(?P<batch>[1-9]\d*))?(?P<bf16>:bf16)?")
 TOLERANCE = 1e-4  # between the logits of two sides in float32
 
 
@@ -58,7 +59,7 @@ def planned(args: argparse.Namespace, folder: Path) -> dict[str, list[Side]]:
 
     Raises `UserError` for tasks, files or sides that do not exist.
     """
-    faults = [f"--sides: {text}: must be trainer or ours, then :BATCH, then :bf16"
+    faults = [f"--sides: {text}: must be trainer, trainer:pad128 or ours, then :BATCH, then :bf16"
               for text in args.sides if not FORM.fullmatch(text)]  # fmt: skip
     files = {name: args.data_dir / name / f"{args.split}.jsonl" for name in args.tasks}
     faults += [f"--data_dir: {file}: no such file; `mtrobust prep` writes it" for file in files.values()
@@ -92,6 +93,7 @@ def side_of(text: str, settings: dict[str, Any], folder: Path, batch: int) -> Si
     size = int(found["batch"]) if found["batch"] else batch if ours else None
     own = {
         "model": str(folder / ("ours" if ours else settings["task"])), "batch": size, "bf16": bool(found["bf16"]),
+        "pad": bool(found["pad"]),
         "logits": str(folder / f"{settings['task']}.{text.replace(':', '-')}.npy"),
     }  # fmt: skip
     return Side(text, [sys.executable, *command], {**settings, **own})

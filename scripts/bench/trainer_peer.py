@@ -97,13 +97,13 @@ def train(settings: dict[str, Any], turns: Turns) -> None:
 
 
 def predict(settings: dict[str, Any], turns: Turns) -> None:
-    """Settings: model, file, length, bf16, batch (None: the default), folder, logits (the file they are saved to).
+    """Settings: model, file, length, pad, bf16, batch (None: the default), folder, logits (the file to save them to).
 
     A turn is one call of `Trainer.predict`; as in run_glue the rows have no label there.
     """
     rows = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in read(settings["file"])]
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    data = tokenised(rows, tokenizer, settings["length"], pad=False)
+    data = tokenised(rows, tokenizer, settings["length"], settings["pad"])
     model = AutoModelForSequenceClassification.from_pretrained(settings["model"], dtype=torch.float32)
     batch = {"per_device_eval_batch_size": settings["batch"]} if settings["batch"] else {}
     trainer = Trainer(model=model, args=arguments(settings, **batch), processing_class=tokenizer)

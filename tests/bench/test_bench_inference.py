@@ -38,8 +38,8 @@ def test_all_faults_of_the_flags_at_once(data: Path):
     done = bench(data, "--model", "unread", "--tasks", "mrpc,cola", "--sides", sides)
     assert done.returncode == 2
     assert done.stderr.strip().split("\n") == [
-        "--sides: peer: must be trainer or ours, then :BATCH, then :bf16",
-        "--sides: trainer:0: must be trainer or ours, then :BATCH, then :bf16",
+        "--sides: peer: must be trainer, trainer:pad128 or ours, then :BATCH, then :bf16",
+        "--sides: trainer:0: must be trainer, trainer:pad128 or ours, then :BATCH, then :bf16",
         f"--data_dir: {data / 'cola' / 'dev.jsonl'}: no such file; `mtrobust prep` writes it",
     ]
 
@@ -53,7 +53,7 @@ def test_the_weights_are_of_an_encoder_or_of_a_run(data: Path):
 
 @pytest.mark.slow
 def test_both_sides_give_the_same_logits(data: Path, tiny_model_dir, tmp_path: Path):
-    sides = ["trainer", "ours:5", "ours:bf16"]
+    sides = ["trainer", "trainer:pad128", "ours:5", "ours:bf16"]
     done = bench(
         data, "--model", tiny_model_dir("bert"), "--rounds", 2, "--sides", ",".join(sides),
         "--json", tmp_path / "i.json",
