@@ -2,8 +2,8 @@
 
 What a user would write first, and what the benchmark of methods is held against. Each function gives the loss of one
 batch: `losses[name](model, inputs, labels)`, BERT classifiers only. Passes and gradients are as many as at the methods'
-defaults (`rapt` at layers 1 to 3); noise is simplified where that costs nothing: it falls on padding too, and `smart`
-is written as `vat`, whose steps are as many.
+defaults (`rapt` at layers 1 to 3); what costs nothing is simplified: noise of `rpt` and `vat` falls on padding too, and
+`smart` is written as `vat`, whose steps are as many.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Inputs = dict[str, Tensor]
 
@@ -46,17 +47,23 @@ def standard(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     return functional.cross_entropy(_logits(model, inputs), labels)
 
 
-def rpt(model: nn.Module, inputs: Inputs, labels: Tensor, layer: int = 0) -> Tensor:
+def rpt(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     """A clean pass and one with noise of norm 1e-3 per token."""
     clean = _logits(model, inputs)
     noise = 1e-3 * functional.normalize(_like_states(model, inputs), dim=-1)
-    noisy = _logits(model, inputs, noise, layer)
+    noisy = _logits(model, inputs, noise)
     return functional.cross_entropy(clean, labels) + _kl(clean.detach(), noisy)
 
 
 def rapt(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
-    """As `rpt`, at a layer drawn from 1 to 3."""
-    return rpt(model, inputs, labels, random.randint(1, 3))
+    """A clean pass and one with noise at a layer drawn from 1 to 3, whose largest entry in each example is 2."""
+    clean = _logits(model, inputs)
+    noise = _like_states(model, inputs) * inputs["attention_mask"].unsqueeze(-1)
+    noise = 2 * noise / noise.abs().amax((1, 2), keepdim=True)
+    plain: Any = model
+    layer = random.randint(1, min(3, plain.config.num_hidden_layers - 1))
+    noisy = _logits(model, inputs, noise, layer)
+    return functional.cross_entropy(clean, labels) + _kl(clean.detach(), noisy)
 
 
 def vat(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
@@ -87,6 +94,25 @@ def freelb(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     raise AssertionError
 
 
+def jacobian(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
+    """The squared norm of the posteriors' derivative along one random direction over the classes."""
+    held: list[Tensor] = []
+    plain: Any = model
+    block = plain.base_model.embeddings
+    handle = block.register_forward_hook(lambda module, args, out: held.append(out))
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no second derivative
+            logits = _logits(model, inputs)
+    finally:
+        handle.remove()
+    posterior = logits.softmax(-1)
+    direction = functional.normalize(torch.randn_like(posterior), dim=-1)
+    (grad,) = torch.autograd.grad((posterior * direction).sum(), held[0], create_graph=True)
+    penalty = posterior.shape[-1] * grad.square().sum() / len(labels)
+    return functional.cross_entropy(logits, labels) + 0.01 * penalty
+
+
 losses: dict[str, Callable[[nn.Module, Inputs, Tensor], Tensor]] = {
     "standard": standard, "rpt": rpt, "rapt": rapt, "vat": vat, "smart": vat, "freelb": freelb,
+    "jacobian": jacobian,
 }  # fmt: skip
