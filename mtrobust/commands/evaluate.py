@@ -8,6 +8,7 @@ from pathlib import Path
 from mtrobust.commands.parser import names
 from mtrobust.commands.runs import add_pass_flags, check_tasks, open_run, run_parser
 from mtrobust.errors import UserError
+from mtrobust.tasks.taskdef import load_task_defs
 
 _DESCRIPTION = """Metrics, in percent, of a finished run on a labelled split of its tasks.
 
@@ -20,8 +21,16 @@ def run(argv: list[str]) -> int:
     """Evaluates, prints a table, writes predictions and results."""
     parser = run_parser("evaluate", _DESCRIPTION)
     parser.add_argument("--tasks", type=names, action="extend", metavar="a,b", help="default: all of the run")
+    parser.add_argument("--split", help="split; dev, test and train stand for all of the kind (default: dev)")
     parser.add_argument(
-        "--split", default="dev", help="split; dev, test and train stand for all of the kind (default: dev)"
+        "--eval_sets",
+        type=names,
+        action="extend",
+        metavar="a,b",
+        help="evaluation sets of the tasks, or all; without --split nothing else is evaluated",
+    )
+    parser.add_argument(
+        "--task_def", type=names, action="extend", metavar="F", help="take eval_sets from here; default: the run's"
     )
     parser.add_argument(
         "--data_dir", type=Path, metavar="D", help="folder with <task>/<split>.jsonl; default: the run's"
@@ -37,16 +46,26 @@ def run(argv: list[str]) -> int:
     if args.data_dir is not None and not args.data_dir.is_dir():
         raise UserError(f"--data_dir: {args.data_dir}: no such folder")
 
+    if args.task_def and not args.eval_sets:
+        raise UserError("--task_def: without effect without --eval_sets")
+    redefined = load_task_defs(args.task_def) if args.task_def else {}
+
     opened = open_run(args.run, args.use_cpu)
+    from mtrobust.evaluation.eval_sets import SetEvaluator, chosen_sets
     from mtrobust.evaluation.evaluator import Evaluator
     from mtrobust.evaluation.run_folder import update_results
 
     config = opened.config
     same_data = args.data_dir is None or args.data_dir.resolve() == config.data_dir.resolve()
     data_dir = args.data_dir if args.data_dir is not None else config.data_dir
+    tasks = {
+        name: task.model_copy(update={"eval_sets": redefined[name].eval_sets}) if name in redefined else task
+        for name, task in opened.select(args.tasks).items()
+    }
+    pairs = chosen_sets(tasks, data_dir, args.eval_sets) if args.eval_sets else []
     evaluator = Evaluator(
         opened.model,
-        opened.select(args.tasks),
+        tasks,
         data_dir,
         opened.tokenizer,
         cache_dir=config.cache_dir if same_data else None,
@@ -54,14 +73,19 @@ def run(argv: list[str]) -> int:
         batch_size=args.batch_size or config.per_device_eval_batch_size,
         bf16=config.bf16 if args.bf16 is None else args.bf16,
     )
-    table = evaluator.evaluate(split=args.split)
-    _print(table)
+    split = args.split or ("" if args.eval_sets else "dev")
+    sets = SetEvaluator(evaluator, pairs)
+    sets.prepare()
+    table = evaluator.evaluate(split=split) if split else {}
+    found = sets.evaluate()
+    _print({task: {**table.get(task, {}), **found.get(task, {})} for task in tasks if task in table or task in found})
     out = args.out or (args.run if same_data else None)
     if out is None:
         print(f"not written, since the data are not the run's ({config.data_dir}); --out says where to")
         return 0
     evaluator.write_predictions(out)
-    print(f"written: {update_results(out, table, args.split)} and {out / 'predictions'}")
+    update_results(out, table, split or "dev")
+    print(f"written: {update_results(out, found)} and {out / 'predictions'}")
     return 0
 
 

@@ -116,7 +116,7 @@ class Evaluator:
                 continue
             for part in splits_of(self.tasks[name], split):
                 try:
-                    self._load(name, part)
+                    self.load(self.tasks[name], part)
                     plan.append((name, part))
                 except UserError as error:
                     faults.extend(error.faults)
@@ -141,10 +141,9 @@ class Evaluator:
                 write_json(written[-1], content)
         return written
 
-    def _evaluate_split(self, name: str, split: str) -> SplitResult:
-        rows, records = self._load(name, split)
-        task = self.tasks[name]
-        outputs = run_features(
+    def outputs(self, task: TaskDef, records: Sequence[Mapping[str, Any]], what: str) -> list[Outputs]:
+        """What the task's head reports of features, see `run_features`. what: the name of the split or set."""
+        return run_features(
             self.model,
             task,
             records,
@@ -152,9 +151,14 @@ class Evaluator:
             batch_size=self.batch_size,
             device=self.device,
             bf16=self.bf16,
-            progress=self.progress and (lambda done, total: self.progress(f"{name} {split}", done, total)),
-            place=f"{name}.{split}",
+            progress=self.progress and (lambda done, total: self.progress(f"{task.name} {what}", done, total)),
+            place=f"{task.name}.{what}",
         )
+
+    def _evaluate_split(self, name: str, split: str) -> SplitResult:
+        task = self.tasks[name]
+        rows, records = self.load(task, split)
+        outputs = self.outputs(task, records, split)
         predictions = task.type.decode(rows, records, outputs)
         metrics = {}
         if any(bool(record["labelled"]) for record in records):
@@ -168,13 +172,12 @@ class Evaluator:
         # made now: a type may hold what `score` tuned on these rows (a threshold), and the next split tunes it anew
         return SplitResult(name, split, rows, predictions, metrics, task.type.files(predictions))
 
-    def _load(self, name: str, split: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def load(self, task: TaskDef, split: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows and features of a split, read once; `row` of a feature is its place among these rows.
 
         `max_samples` takes rows evenly from the whole file, which may be sorted by label.
         """
-        if (name, split) not in self._data:
-            task = self.tasks[name]
+        if (task.name, split) not in self._data:
             rows = read_rows(task, find_split(task, self.data_dir, split))
             features = load_features(
                 task, split, self.data_dir, self.tokenizer, self.max_len, self.cache_dir, training=False
@@ -183,8 +186,8 @@ class Evaluator:
             kept = np.arange(count) * len(rows) // count
             place = {int(row): i for i, row in enumerate(kept)}
             records = [{**feature, "row": place[int(feature["row"])]} for feature in features.subset(kept)]
-            self._data[name, split] = ([rows[i] for i in kept], records)
-        return self._data[name, split]
+            self._data[task.name, split] = ([rows[i] for i in kept], records)
+        return self._data[task.name, split]
 
 
 def splits_of(task: TaskDef, split: str) -> list[str]:

@@ -215,6 +215,16 @@ class TaskType(ABC):
     def main_metric(self) -> str:
         """The key of `score` that stands for the task when checkpoints are compared."""
 
+    def carried(self, prediction: Prediction, row: Mapping[str, Any], names: Mapping[str, str]) -> Prediction:
+        """A prediction of a task's head as one about a row of an evaluation set, whose own definition this type has.
+
+        names: the set's label for each of the task's. Default, for types without named labels: the prediction as it
+        is, with the row's label in its record.
+        """
+        if row.get("label") is not None:
+            prediction.record["label"] = row["label"]
+        return prediction
+
     def restore(self, scores: Mapping[str, Any]) -> None:  # noqa: B027 (most types tune nothing)
         """Takes over what an earlier `score` tuned (a threshold), from the figures that it gave."""
 

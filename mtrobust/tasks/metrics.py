@@ -28,13 +28,14 @@ class Metric:
     """A function of (labels, predictions) with what one needs to know before calling it.
 
     key: the entry of the result that stands for the metric when checkpoints are compared ("": none can); reads: what
-    the predictions are; two_classes: it is defined for binary tasks only.
+    the predictions are; two_classes: it is defined for binary tasks only; of_a_row: it is a mean over rows.
     """
 
     key: str
     reads: Reads
     function: Function
     two_classes: bool = False
+    of_a_row: bool = False
 
     def __call__(self, labels: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
         """The values in percent (counts for CMAT). Raises `ValueError` when the lengths differ or nothing is given."""
@@ -46,15 +47,17 @@ class Metric:
 METRICS: Registry[Metric] = Registry("metric")
 
 
-def _metric(name: str, key: str, reads: Reads, two_classes: bool = False) -> Callable[[Function], Function]:
+def _metric(
+    name: str, key: str, reads: Reads, two_classes: bool = False, of_a_row: bool = False
+) -> Callable[[Function], Function]:
     def add(function: Function) -> Function:
-        METRICS.register(name)(Metric(key, reads, function, two_classes))
+        METRICS.register(name)(Metric(key, reads, function, two_classes, of_a_row))
         return function
 
     return add
 
 
-@_metric("ACC", "acc", "class")
+@_metric("ACC", "acc", "class", of_a_row=True)
 def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
     """Share of equal ids."""
     return {"acc": 100.0 * sum(a == b for a, b in zip(labels, predictions, strict=True)) / len(labels)}
@@ -130,7 +133,7 @@ def spearman(labels: Sequence[float], predictions: Sequence[float]) -> dict[str,
     return {"spearman": _correlation("spearmanr", labels, predictions)}
 
 
-@_metric("EmF1", "f1", "answer")
+@_metric("EmF1", "f1", "answer", of_a_row=True)
 def squad(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Exact match and F1 of the official SQuAD v1.1 script; labels are lists of accepted answers."""
     return squad_metrics.v1_scores(labels, predictions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.registry import suggestion
@@ -150,6 +150,19 @@ class Classification(SequenceType):
                 record["label"] = names[row["label"]]
             made[int(feature["row"])] = Prediction(record, {"class": best, "score": probabilities[1]})
         return [made[i] for i in range(len(rows))]
+
+    def carried(self, prediction: Prediction, row: Mapping[str, Any], names: Mapping[str, str]) -> Prediction:
+        """The set's label for the task's likeliest one (argmax, then the map, as HANS has it).
+
+        The record keeps the task's own as `predicted_label`. AUC reads the probability of all labels that stand for the
+        set's second one."""
+        labels, record = self.task.labels, dict(prediction.record)
+        record["predicted_label"] = record["prediction"]
+        record["prediction"] = names[record["prediction"]]
+        if row.get("label") is not None:
+            record["label"] = labels[row["label"]]
+        second = sum(share for label, share in record["probabilities"].items() if names[label] == labels[1])
+        return Prediction(record, {"class": labels.index(record["prediction"]), "score": second})
 
 
 @TASK_TYPES.register("Regression")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mtrobust.config_values import show
-from mtrobust.registry import suggestion
 from mtrobust.tasks import mtdnn
+from mtrobust.tasks.eval_sets import set_faults
 
 if TYPE_CHECKING:
     from mtrobust.tasks.base import TaskType
-    from mtrobust.tasks.taskdef import EvalSet, TaskDef
+    from mtrobust.tasks.taskdef import TaskDef
 
 _ONLY_FOR = {  # keys of one kind of task: data format -> what it is called, keys
     "MRC": ("span tasks", ("doc_stride", "max_answer_length", "n_best", "span_positions")),
@@ -30,6 +30,8 @@ def faults(task: TaskDef, registered: Mapping[str, type[TaskType]]) -> list[str]
     for metric in task.metric_meta:
         if metric not in kind.metrics:
             found.append(f"metric_meta: {metric}: {task.task_type} has {', '.join(kind.metrics)}")
+    for name in task.eval_sets:
+        found += [f"eval_sets.{name}.{line}" for line in set_faults(task, name, kind)]
     told = {line.split(":")[0] for line in found}
     return [*found, *(line for line in kind.check(task) if line.split(":")[0] not in told)]
 
@@ -52,23 +54,6 @@ def _contradictions(task: TaskDef) -> list[str]:
             found += [f"{key}: only for {kind} (data_format {data_format})" for key in extra]
     if "doc_stride" in task.model_fields_set and task.max_len is not None and task.doc_stride >= task.max_len:
         found.append(f"doc_stride: {task.doc_stride}: must be less than max_len ({task.max_len})")
-    for name, other in task.eval_sets.items():
-        found += [f"eval_sets.{name}.{line}" for line in _eval_set(task, other)]
-    return found
-
-
-def _eval_set(task: TaskDef, other: EvalSet) -> list[str]:
-    found = [
-        f"map: {label}: not a label of the task{suggestion(label, task.labels)} ({', '.join(task.labels)})"
-        for label in other.map
-        if label not in task.labels
-    ]
-    allowed = other.labels if other.labels is not None else task.labels
-    for label in task.labels:
-        target = other.map.get(label, label)
-        if target not in allowed:
-            what = f"{label} -> {target}" if label in other.map else f"{label}: not mapped, and"
-            found.append(f"map: {what}: not among the set's labels ({', '.join(allowed)})")
     return found
 
 
@@ -77,8 +62,6 @@ def _unsupported(task: TaskDef) -> list[str]:
     found = []
     if task.enable_san:
         found.append("enable_san: true: not supported yet; supported: false (the encoder family's own head)")
-    if task.eval_sets:
-        found.append("eval_sets: not evaluated yet; for another set's rows use `mtrobust evaluate RUN --data_dir DIR`")
     losses = mtdnn.LOSSES.get(task.task_type, ())
     if task.loss is not None and losses and task.loss not in losses:
         found.append(f"loss: {task.loss}: {task.task_type} is trained with {' or '.join(losses)}")

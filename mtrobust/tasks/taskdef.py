@@ -38,13 +38,23 @@ class EvalSet(StrictModel):
     split: str = Field("dev", description="which of its splits")
     labels: list[str] | None = Field(None, description="label names of the set; default: the task's")
     map: dict[str, str] = Field(default_factory=dict, description="the task's label -> the set's label")
-    group_by: str | None = Field(None, description="extra column of the rows: figures for each of its values too")
+    group_by: list[str] | None = Field(
+        None, min_length=1, description="extra column of the rows, or several: figures for each of their values too"
+    )
+    worst_of: str | None = Field(
+        None, description="extra column: rows that agree in it are variants, of which the worst counts too"
+    )
     metric_meta: list[str] | None = Field(None, description="metrics; default: the task's")
 
     @field_validator("labels", mode="before")
     @classmethod
     def _label_names(cls, value: Any) -> Any:
         return as_names(value)
+
+    @field_validator("group_by", mode="before")
+    @classmethod
+    def _columns(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("metric_meta", mode="before")
     @classmethod

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mtrobust.config import TrainConfig
 from mtrobust.data.rows import find_split
 from mtrobust.errors import UserError
+from mtrobust.evaluation.eval_sets import chosen_sets
 from mtrobust.evaluation.run_folder import CONFIG, TASK_DEF, load_config
 from mtrobust.registry import suggestion
+from mtrobust.tasks.eval_sets import task_of_set
 from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.taskdef import TaskDef, load_task_defs
 
@@ -26,11 +28,12 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # position
 
 @dataclass(frozen=True)
 class Chosen:
-    """tasks: definitions of all tasks that take part; trained, evaluated: their names."""
+    """tasks: definitions of all tasks that take part; trained, evaluated: their names; sets: (task, evaluation set)."""
 
     tasks: dict[str, TaskDef]
     trained: list[str]
     evaluated: list[str]
+    sets: list[tuple[str, str]] = field(default_factory=list)
 
 
 def check_run(config: TrainConfig) -> Chosen:
@@ -51,6 +54,11 @@ def check_run(config: TrainConfig) -> Chosen:
             ]
         trained, evaluated = [n for n in trained if n in defined], [n for n in evaluated if n in defined]
         chosen = Chosen({name: defined[name] for name in dict.fromkeys([*trained, *evaluated])}, trained, evaluated)
+        try:
+            sets = chosen_sets({name: defined[name] for name in evaluated}, config.data_dir, config.eval_sets)
+            chosen = replace(chosen, sets=sets)
+        except UserError as error:
+            faults += error.faults
         faults += _settings(config, chosen) + _splits(config, chosen)
     faults += _output(config)
     if faults:
@@ -70,19 +78,22 @@ def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
         faults.append("resume: not together with overwrite_output_dir: one goes on, the other deletes")
     wanted = config.metric_for_best_model
     allowed = ["mean", *(f"{name}.{key}" for name in chosen.evaluated for key in metric_keys(chosen.tasks[name]))]
+    allowed += [f"{task}.{name}/{key}" for task, name in chosen.sets
+                for key in metric_keys(task_of_set(chosen.tasks[task], name), further=False)]  # fmt: skip
     if wanted not in allowed:
         hint = suggestion(wanted, allowed)
         faults.append(f"metric_for_best_model: {wanted}: no such metric{hint} (allowed: {', '.join(allowed)})")
     return faults
 
 
-def metric_keys(task: TaskDef) -> list[str]:
-    """What an evaluation of the task can be compared by: a key for each of its metrics on each of its dev splits."""
+def metric_keys(task: TaskDef, further: bool = True) -> list[str]:
+    """What an evaluation of the task can be compared by: a key for each of its metrics on each of its dev splits
+    (further: on those behind the first)."""
     keys = []
     for name in task.metric_meta:
         keys += ["em", METRICS[name].key] if METRICS[name].reads == "answer" else [METRICS[name].key]
     keys = [key for key in dict.fromkeys(keys) if key]
-    return keys + [f"{split}/{key}" for split in task.dev_splits[1:] for key in keys]
+    return keys + [f"{split}/{key}" for split in task.dev_splits[1:] * further for key in keys]
 
 
 def _splits(config: TrainConfig, chosen: Chosen) -> list[str]:

@@ -19,6 +19,7 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.features import load_features
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import RunError, UserError
+from mtrobust.evaluation.eval_sets import SetEvaluator
 from mtrobust.evaluation.evaluator import Evaluator
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
 from mtrobust.models.multitask import MultiTaskModel, first_line
@@ -62,6 +63,8 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         }
         evaluator = _evaluator(config, chosen, model, tokenizer, accelerator)
         evaluator.prepare(chosen.evaluated, "dev")
+        sets = SetEvaluator(evaluator, chosen.sets)
+        sets.prepare()
     _check_labels(rows)
     _begin(config, chosen, accelerator)
     task_rows = _task_rows(config, chosen, rows)
@@ -71,14 +74,14 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         _sampler(config, task_rows, accelerator),
         lambda task, positions, number: rows[task](positions, number),
         accelerator,
-        lambda _: evaluator.evaluate(chosen.evaluated, "dev"),
+        lambda _: sets.evaluate_all(chosen.evaluated),
         {name: chosen.tasks[name].type.main_metric() for name in chosen.evaluated},
         on_event,
     )
     _announce(trainer, rows, accelerator)
     _watch_memory(trainer, task_rows)
     state = trainer.train()
-    return _finish(config, trainer, evaluator, chosen, rows, tokenizer, state, time.monotonic() - started)
+    return _finish(config, trainer, sets, chosen, rows, tokenizer, state, time.monotonic() - started)
 
 
 # --- before the first step ----------------------------------------------------------------------------------------
@@ -283,7 +286,7 @@ def _without_labels(compose: Compose) -> str:
 def _finish(
     config: TrainConfig,
     trainer: Trainer,
-    evaluator: Evaluator,
+    sets: SetEvaluator,
     chosen: checks.Chosen,
     rows: Mapping[str, TrainRows],
     tokenizer: PreTrainedTokenizerBase,
@@ -303,8 +306,8 @@ def _finish(
         log.warning("the checkpoint of the best step %s is not there; model/ holds the last one", state.best_step)
         best = False
     metrics = state.best_metrics if best else state.metrics
-    if best or not evaluator.results:  # the last evaluation was of other weights, or in an earlier process
-        metrics = evaluator.evaluate(chosen.evaluated, "dev")
+    if best or not sets.evaluator.results:  # the last evaluation was of other weights, or in an earlier process
+        metrics = sets.evaluate_all(chosen.evaluated)
     peak = memory.peak(trainer.device)
     train_figures = {
         "steps": state.step,
@@ -327,7 +330,7 @@ def _finish(
     try:
         if trainer.main:
             save_model(trainer.step.model, config.output_dir / MODEL, tokenizer)
-        evaluator.write_predictions(config.output_dir)
+        sets.evaluator.write_predictions(config.output_dir)
         if trainer.main:
             write_json(config.output_dir / RESULTS, results)
     except OSError as error:
