@@ -15,20 +15,20 @@ from mtrobust.errors import UserError
 
 from . import hub
 from .common import (
+    Items,
     Record,
     Row,
-    Split,
-    collect,
+    accept,
     existing_folder,
     label_of,
     score_of,
     stable_share,
     text_of,
     writable_folder,
-    write_task,
 )
 from .labels import LABELS
 from .readers import read_tsv
+from .writing import write_task
 
 HELP = "GLUE's nine tasks, from the original download's folders (--raw) or from the hub (--hub)"
 
@@ -54,11 +54,11 @@ class GlueTask:
             row["label"] = label_of(record.fields, self.label, self.names or {})
         return row | {name: record.fields[name] for name in self.keep if name in record.fields}
 
-    def read(self, path: Path, labelled: bool) -> Split:
+    def read(self, path: Path, labelled: bool) -> Items:
         """The rows of one file of the download."""
         header = self.headerless if labelled else None
         needed = (*self.texts, *((self.label,) if labelled else ()))
-        return collect(read_tsv(path, needed, header), lambda record: self.convert(record, labelled))
+        return accept(read_tsv(path, needed, header), lambda record: self.convert(record, labelled))
 
 
 def _by_number(task: str) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _pair(record: Record) -> tuple[str, str]:
     return record.fields["#1 ID"], record.fields["#2 ID"]
 
 
-def read_msr(folder: Path) -> dict[str, Split]:
+def read_msr(folder: Path) -> dict[str, Items]:
     """MRPC from the original Microsoft files: train cut into train and dev, and the test set with its labels.
 
     GLUE's own cut is a list of id pairs (`dev_ids.tsv`). Without that file a fixed tenth, chosen by a hash of the
@@ -114,8 +114,8 @@ def read_msr(folder: Path) -> dict[str, Split]:
         print(f"mrpc: no {MSR_DEV_IDS[0]} beside {MSR_TRAIN}: dev is a fixed tenth of our own, not GLUE's dev set")
         dev = {_pair(r) for r in records if isinstance(r, Record) and stable_share(" ".join(_pair(r))) < MSR_DEV_SHARE}
     in_dev = [isinstance(record, Record) and _pair(record) in dev for record in records]
-    splits = {
-        name: collect(
+    splits: dict[str, Items] = {
+        name: accept(
             [r for r, inside in zip(records, in_dev, strict=True) if inside == (name == "dev")],
             lambda record: task.convert(record, True),
         )
@@ -126,7 +126,7 @@ def read_msr(folder: Path) -> dict[str, Split]:
     return splits
 
 
-def read_task(name: str, raw: Path) -> dict[str, Split]:
+def read_task(name: str, raw: Path) -> dict[str, Items]:
     """The splits of one task that are there; empty when its folder, or every file in it, is missing."""
     task = TASKS[name]
     folder = raw / task.folder
