@@ -26,7 +26,7 @@ from .common import (
     text_of,
     writable_folder,
 )
-from .labels import LABELS
+from .labels import named, numbered
 from .readers import read_tsv
 from .writing import write_task
 
@@ -61,14 +61,6 @@ class GlueTask:
         return accept(read_tsv(path, needed, header), lambda record: self.convert(record, labelled))
 
 
-def _by_number(task: str) -> dict[str, str]:
-    return {str(i): name for i, name in enumerate(LABELS[task])}
-
-
-def _by_name(task: str) -> dict[str, str]:
-    return {name: name for name in LABELS[task]}
-
-
 MNLI_FILES = {
     "train": "train.tsv",
     "matched_dev": "dev_matched.tsv",
@@ -79,16 +71,16 @@ MNLI_FILES = {
 SENTENCES = ("sentence1", "sentence2")
 TASKS = {
     "cola": GlueTask(
-        "CoLA", ("sentence",), "label", _by_number("cola"), headerless=("source", "label", "mark", "sentence")
+        "CoLA", ("sentence",), "label", numbered("cola"), headerless=("source", "label", "mark", "sentence")
     ),
-    "sst2": GlueTask("SST-2", ("sentence",), "label", _by_number("sst2")),
-    "mrpc": GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", _by_number("mrpc")),
+    "sst2": GlueTask("SST-2", ("sentence",), "label", numbered("sst2")),
+    "mrpc": GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", numbered("mrpc")),
     "stsb": GlueTask("STS-B", SENTENCES, "score", None, keep=("genre",)),
-    "qqp": GlueTask("QQP", ("question1", "question2"), "is_duplicate", _by_number("qqp")),
-    "mnli": GlueTask("MNLI", SENTENCES, "gold_label", _by_name("mnli"), MNLI_FILES, keep=("genre",)),
-    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", _by_name("qnli")),
-    "rte": GlueTask("RTE", SENTENCES, "label", _by_name("rte")),
-    "wnli": GlueTask("WNLI", SENTENCES, "label", _by_number("wnli")),
+    "qqp": GlueTask("QQP", ("question1", "question2"), "is_duplicate", numbered("qqp")),
+    "mnli": GlueTask("MNLI", SENTENCES, "gold_label", named("mnli"), MNLI_FILES, keep=("genre",)),
+    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", named("qnli")),
+    "rte": GlueTask("RTE", SENTENCES, "label", named("rte")),
+    "wnli": GlueTask("WNLI", SENTENCES, "label", numbered("wnli")),
 }
 MSR_TRAIN, MSR_TEST = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt"
 MSR_DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")

@@ -9,7 +9,7 @@ from pathlib import Path
 from mtrobust.errors import UserError
 
 from .common import Items, Record, Reject, Row, accept, label_of, text_of
-from .labels import LABELS
+from .labels import named, numbered
 from .readers import open_raw, read_csv, read_json_object
 
 
@@ -19,14 +19,6 @@ class TextSet:
 
     read: Callable[[Path], dict[str, Items]]
     dev_share: float
-
-
-def _numbered(task: str, first: int) -> dict[str, str]:
-    return {str(i + first): name for i, name in enumerate(LABELS[task])}
-
-
-def _named(task: str) -> dict[str, str]:
-    return {name: name for name in LABELS[task]}
 
 
 def _present(folder: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -81,20 +73,20 @@ def read_agnews(folder: Path) -> dict[str, Items]:
     found = _present(folder, ("train.csv", "train_sample_joined.csv", "test.csv"))
     original = ("class", "title", "description")
     splits = {
-        name: _csv_split(found[f"{name}.csv"], original, "class", original[1:], _numbered("agnews", 1))
+        name: _csv_split(found[f"{name}.csv"], original, "class", original[1:], numbered("agnews", 1))
         for name in ("train", "test")
         if f"{name}.csv" in found
     }
     if "train" not in splits and "train_sample_joined.csv" in found:
         joined = found["train_sample_joined.csv"]
-        splits["train"] = _csv_split(joined, ("text", "class"), "class", ("text",), _numbered("agnews", 0))
+        splits["train"] = _csv_split(joined, ("text", "class"), "class", ("text",), numbered("agnews"))
     return splits
 
 
 def read_yelp(folder: Path) -> dict[str, Items]:
     """Yelp review polarity: train.csv and test.csv, class 1 negative, 2 positive; literal `\\n` becomes a space."""
     splits = {
-        path.stem: _csv_split(path, ("class", "text"), "class", ("text",), _numbered("yelp", 1))
+        path.stem: _csv_split(path, ("class", "text"), "class", ("text",), numbered("yelp", 1))
         for path in _present(folder, ("train.csv", "test.csv")).values()
     }
     return {name: spaced(items, "\\n") for name, items in splits.items()}
@@ -125,7 +117,7 @@ def _imdb_sample(path: Path) -> dict[str, Items]:
 
     def part(dev: bool) -> Items:
         def convert(record: Record) -> Row:
-            return {"text": text_of(record.fields, "text"), "label": label_of(record.fields, "label", _named("imdb"))}
+            return {"text": text_of(record.fields, "text"), "label": label_of(record.fields, "label", named("imdb"))}
 
         records = read_csv(path, ("label", "text", "is_valid"))
         return accept(
@@ -139,7 +131,7 @@ def _imdb_object(path: Path) -> Items:
     """A JSON object of `{"0": {"ori": text, "label": "0" or "1"}, ...}`."""
 
     def convert(record: Record) -> Row:
-        return {"text": text_of(record.fields, "ori"), "label": label_of(record.fields, "label", _numbered("imdb", 0))}
+        return {"text": text_of(record.fields, "ori"), "label": label_of(record.fields, "label", numbered("imdb"))}
 
     return accept(read_json_object(path), convert)
 
@@ -157,7 +149,7 @@ def read_imdb(folder: Path) -> dict[str, Items]:
     if not splits:
         found = _present(folder, ("IMDB Dataset.csv", "texts.csv", "balanced_1000.json"))
         if "IMDB Dataset.csv" in found:
-            splits["train"] = _csv_split(found["IMDB Dataset.csv"], None, "sentiment", ("review",), _named("imdb"))
+            splits["train"] = _csv_split(found["IMDB Dataset.csv"], None, "sentiment", ("review",), named("imdb"))
         elif "texts.csv" in found:
             splits |= _imdb_sample(found["texts.csv"])
         if "balanced_1000.json" in found:
