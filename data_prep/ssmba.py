@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top_k", type=int, help="draw among the k most likely tokens; default: the whole vocabulary")
     parser.add_argument("--field", choices=[*FIELDS, "both"], default="both", help="texts that change; default: both")
     parser.add_argument("--tries", type=int, default=10, help="draws for a text that is not new; default: 10")
-    parser.add_argument("--max_len", type=int, default=256, help="tokens that are looked at; default: 256")
+    parser.add_argument("--max_len", type=int, help="tokens that are looked at; default: what the model reads")
     parser.add_argument("--batch_size", type=int, default=64, help="texts per forward pass; default: 64")
     parser.add_argument("--seed", type=int, default=1)
 
@@ -99,9 +99,6 @@ class Kept:
         self.path, self.settings, self.chunks = path, settings, 0
         if path.is_file():
             self._take_up()
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, [json.dumps(settings) + "\n"])
 
     def _take_up(self) -> None:
         with open(self.path, "rb") as file:
@@ -110,22 +107,24 @@ class Kept:
                 different = [key for key, value in self.settings.items() if earlier[key] != value]
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"{self.path}: not readable as unfinished work; delete it to start anew") from None
-            if different:
-                told = ", ".join(f"{key} ({earlier[key]!r}, now {self.settings[key]!r})" for key in different)
-                raise UserError(
-                    f"{self.path}: unfinished work with other settings: {told}; "
-                    f"give the same ones, or delete the file to start anew"
-                )
             good = file.tell()
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 good, self.chunks = good + len(line), self.chunks + 1
+            if different and self.chunks:
+                told = ", ".join(f"{key} ({earlier[key]!r}, now {self.settings[key]!r})" for key in different)
+                raise UserError(
+                    f"{self.path}: unfinished work with other settings: {told}; "
+                    f"give the same ones, or delete the file to start anew"
+                )
         os.truncate(self.path, good)  # a line that was being written
 
     def add(self, texts: list[Texts]) -> None:
         """Keeps the new texts of a chunk of rows, on disk when this returns. Raises `RunError`."""
         try:
+            if not self.chunks:
+                write_atomically(self.path, [json.dumps(self.settings) + "\n"])
             with open(self.path, "a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(texts, ensure_ascii=False) + "\n")
                 file.flush()
@@ -168,7 +167,7 @@ def generate(args: argparse.Namespace, origin: derived.Origin, kept: Kept, rows:
         progress.step(len(chunk))
     progress.close()
     if model.beyond:
-        print(f"{origin.task}: {model.beyond} texts are longer than --max_len {args.max_len} tokens; the rest stays")
+        print(f"{origin.task}: {model.beyond} texts are longer than {model.max_len} tokens; what stands beyond stays")
 
 
 def merged(rows: Iterable[Row | Reject], texts: Iterable[Texts], counts: dict[str, int], wanted: int) -> Iterator[Row]:

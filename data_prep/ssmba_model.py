@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging
 
 from mtrobust.errors import UserError
 
 from .common import Row
 
+LONGEST = 512  # tokens, where neither the tokenizer nor the model says less
 MASKED, RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 
 
@@ -47,28 +50,53 @@ class Draft:
     generator: torch.Generator
 
 
+def load(name: str) -> tuple[Any, Any]:
+    """The masked language model in float32 and its tokenizer.
+
+    Raises `UserError` for what is none, whose head was never trained, or has no fast tokenizer with a mask token.
+    """
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # missing weights are refused below, in one line
+    logging.disable_progress_bar()
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        loaded: Any = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"--mlm: {name}: cannot be loaded as a masked language model ({first})") from error
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"--mlm: {name}: {len(missing)} weights of a masked language model are not in it (first: {missing[0]}): "
+            "its head was not trained; scripts/make_mlm.sh trains one"
+        )
+    if not tokenizer.is_fast or tokenizer.mask_token_id is None:
+        raise UserError(f"--mlm: {name}: needs a fast tokenizer (tokenizer.json) with a mask token")
+    return model.eval(), tokenizer
+
+
 class Reconstructor:
     """Masks and fills in. The same seed and row ids give the same texts, on one kind of machine.
 
     beyond: how many rows went by with more than `max_len` tokens.
     """
 
-    def __init__(self, name: str, mask: float, top_k: int | None, max_len: int, batch_size: int, seed: int) -> None:
-        """Loads the model in float32. Raises `UserError` for what is no masked LM, or has no fast tokenizer."""
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            self.model: Any = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32).eval()
-        except (OSError, ValueError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise UserError(f"--mlm: {name}: cannot be loaded as a masked language model ({first})") from error
-        if not self.tokenizer.is_fast or self.tokenizer.mask_token_id is None:
-            raise UserError(f"--mlm: {name}: needs a fast tokenizer (tokenizer.json) with a mask token")
-        longest = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", max_len))
-        if max_len > longest:
+    def __init__(
+        self, name: str, mask: float, top_k: int | None, max_len: int | None, batch_size: int, seed: int
+    ) -> None:
+        """Loads the model, see `load`; options as those of the command."""
+        self.model, self.tokenizer = load(name)
+        longest = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", LONGEST))
+        if max_len is not None and max_len > longest:
             raise UserError(f"--max_len: {max_len}: the model reads at most {longest} tokens")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
-        self.mask, self.top_k, self.max_len, self.batch_size, self.seed = mask, top_k, max_len, batch_size, seed
+        self.mask, self.top_k, self.batch_size, self.seed = mask, top_k, batch_size, seed
+        self.max_len = min(longest, LONGEST) if max_len is None else max_len
         self.beyond = 0
         allowed = torch.ones(self.model.config.vocab_size, dtype=torch.bool)
         allowed[len(self.tokenizer) :] = False
@@ -167,12 +195,18 @@ class Reconstructor:
 
     def _written(self, item: Encoded, name: str, ids: list[int]) -> str:
         """The text with the words whose tokens changed written anew; everything else stays to the letter."""
-        text, pieces, at = item.texts[name], [], 0
+        text, written, at = item.texts[name], "", 0
         for word in item.words[name]:
             if all(ids[position] == item.ids[position] for position in word.tokens):
                 continue
             old = text[word.start : word.end]
             new = self.tokenizer.decode([ids[p] for p in word.tokens], clean_up_tokenization_spaces=False)
-            pieces += [text[at : word.start], old[: len(old) - len(old.lstrip())], new.strip().removeprefix("##")]
-            at = word.end
-        return "".join([*pieces, text[at:]])
+            start = word.start + len(old) - len(old.lstrip())  # some tokenizers count the space before to the word
+            written = apart(written, text[at:start]) if at else text[:start]
+            written, at = apart(written, new.strip().removeprefix("##")), word.end
+        return apart(written, text[at:]) if at else text
+
+
+def apart(left: str, right: str) -> str:
+    """Both, with a space where a letter would meet a letter: a word in the place of a quotation mark stays a word."""
+    return f"{left} {right}" if left[-1:].isalnum() and right[:1].isalnum() else left + right
