@@ -129,7 +129,7 @@ def read_jsonl(path: Path, needed: Sequence[str]) -> Iterator[Record | Reject]:
     """One JSON object a line; a row without a needed key is rejected."""
     for number, line in read_lines(path):
         place = f"{path}:{number}"
-        reason = bad_byte(line)
+        reason, fields = bad_byte(line), None
         try:
             fields = None if reason else parse_json(line)
         except (ValueError, RecursionError) as error:

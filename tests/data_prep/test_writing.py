@@ -101,3 +101,10 @@ def test_the_progress_line(capsys):
     assert "t: ssmba: 61/100 rows" in capsys.readouterr().err
     assert Progress("x").line(0.0) == "x: 0 rows, 0/s"
     assert [duration(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_a_first_line_that_is_not_json(tmp_path):
+    path = write(tmp_path / "a.jsonl", "{", '{"a": 1}', "{", '{"b": 1}')
+    found = [item.reason if isinstance(item, Reject) else item.fields for item in read_jsonl(path, ("a",))]
+    assert found[1] == {"a": 1} and found[3] == "a: missing"
+    assert found[0].startswith("not JSON") and found[2].startswith("not JSON")
