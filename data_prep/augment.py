@@ -1,7 +1,7 @@
 """Adversarial data augmentation: the training rows, and beside them the texts with which an attack fooled a model.
 
-The texts come from `mtrobust attack --split train`: JSON Lines with `id`, `label`, `success`, `field` (the attacked
-one, `text` or `text_pair`), `adversarial` (its new text) and the texts before the attack. Each success becomes a copy
+The texts come from `mtrobust attack --split train`: JSON Lines with `id`, `label`, `success` (null
+where the model was wrong before any change), `field` (the attacked one, `text` or `text_pair`), `adversarial` (its new text) and the texts before the attack. Each success becomes a copy
 of its training row with the new text, the same label, an id that ends in `-adv`, and `source: adversarial`.
 """
 
@@ -27,11 +27,12 @@ NEEDED = ("id", "success", "field", "adversarial")
 
 @dataclass
 class Attacks:
-    """The successful attacks by the id of their row, and how many failed."""
+    """The successful attacks by the id of their row; how many failed, or had no right answer to change."""
 
     by_id: dict[str, list[Record]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     failed: int = 0
+    wrong: int = 0
     added: int = 0
 
     def read(self, path: Path) -> None:
@@ -41,8 +42,10 @@ class Attacks:
                 self.rejects.append(item)
             elif item.fields["success"] is False:
                 self.failed += 1
+            elif item.fields["success"] is None:  # the model was wrong before any change
+                self.wrong += 1
             elif item.fields["success"] is not True or not isinstance(item.fields["id"], str | int):
-                self.rejects.append(Reject(item.place, "success: expected true or false, and an id"))
+                self.rejects.append(Reject(item.place, "success: expected true, false or null, and an id"))
             else:
                 self.by_id.setdefault(str(item.fields["id"]), []).append(item)
 
@@ -107,5 +110,6 @@ def run(args: argparse.Namespace) -> int:
     others = {path.name.split(".")[0] for path in origin.others()}
     write_task(args.out, origin.task, {origin.split: attacks.applied(origin)}, others)
     origin.copy_others()
-    print(f"{origin.task}: {attacks.added} adversarial rows added; {attacks.failed} attacks had failed")
+    others_told = f"{attacks.failed} attacks had failed, {attacks.wrong} rows were wrong before"
+    print(f"{origin.task}: {attacks.added} adversarial rows added; {others_told}")
     return 0

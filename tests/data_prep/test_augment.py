@@ -40,6 +40,7 @@ def test_successes_follow_their_rows(data, capsys):
     attacks = [
         attack("7", "A bat film.", text="A bad film.", text_pair="Two.", label="different"),
         attack("a", None),
+        attack("u", None, success=None),
         attack("a", "Won.", field="text_pair"),
         attack("a", "A goof film."),
         attack("line-3", "No yd."),
@@ -60,7 +61,10 @@ def test_successes_follow_their_rows(data, capsys):
     assert (data / "out/pairs/dev.jsonl").read_bytes() == (data / "data/pairs/dev.jsonl").read_bytes()
     assert sorted(p.name for p in (data / "out/pairs").iterdir()) == ["dev.jsonl", "train.jsonl"]
     out = capsys.readouterr().out
-    assert "4 adversarial rows added; 1 attacks had failed" in out and "copied unchanged: dev.jsonl" in out
+    assert (
+        "4 adversarial rows added; 1 attacks had failed, 1 rows were wrong before" in out
+        and "copied unchanged: dev.jsonl" in out
+    )
     assert "left from an earlier preparation" not in out
 
 
@@ -76,8 +80,8 @@ def test_successes_follow_their_rows(data, capsys):
         (attack("a", " "), "adversarial: the text is empty"),
         (attack("a", "A good\u2028film. "), "adversarial: is the original text"),
         (attack("a", None, success=True), "adversarial: expected text"),
-        (attack("a", "x", success="yes"), "success: expected true or false"),
-        (attack(["a"], "x"), "success: expected true or false, and an id"),
+        (attack("a", "x", success="yes"), "success: expected true, false or null"),
+        (attack(["a"], "x"), "success: expected true, false or null, and an id"),
         ({"id": "a"}, "success, field, adversarial: missing"),
         ([], "not a JSON object"),
     ],
