@@ -1,8 +1,9 @@
 """Adversarial data augmentation: the training rows, and beside them the texts with which an attack fooled a model.
 
-The texts come from `mtrobust attack --split train`: JSON Lines with `id`, `label`, `success` (null
-where the model was wrong before any change), `field` (the attacked one, `text` or `text_pair`), `adversarial` (its new text) and the texts before the attack. Each success becomes a copy
-of its training row with the new text, the same label, an id that ends in `-adv`, and `source: adversarial`.
+The texts come from `mtrobust attack --split train`: JSON Lines with `id`, `label`, `success` (null where the model was
+wrong before any change), `field` (the attacked one, `text` or `text_pair`), `adversarial` (its new text) and the texts
+before the attack. Each success becomes a copy of its training row with the new text, the same label, an id that ends in
+`-adv`, and `source: adversarial`.
 """
 
 from __future__ import annotations
