@@ -9,7 +9,24 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import glue, sample, squad, text, textcls, tiny_encoder
+from . import (
+    advglue,
+    augment,
+    glue,
+    glue_check,
+    hans,
+    mrqa,
+    nli,
+    sample,
+    squad,
+    squad_adversarial,
+    squadshifts,
+    ssmba,
+    text,
+    textcls,
+    textfooler,
+    tiny_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,17 @@ COMMANDS: dict[str, Command] = {
         "glue": glue,
         "squad": squad,
         "textcls": textcls,
+        "nli": nli,
+        "hans": hans,
+        "squad_adversarial": squad_adversarial,
+        "squadshifts": squadshifts,
+        "mrqa": mrqa,
+        "advglue": advglue,
+        "textfooler": textfooler,
         "text": text,
+        "augment": augment,
+        "ssmba": ssmba,
+        "glue_check": glue_check,
         "sample": sample,
         "tiny_encoder": tiny_encoder,
     }.items()

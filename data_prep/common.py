@@ -1,12 +1,12 @@
-"""What every preparation command shares: rows and rejects of a split, atomic writing, and the table of counts."""
+"""What every preparation command shares: rows and rejects, checks of fields and folders, atomic writing."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from mtrobust.errors import RunError, UserError
 
 Row = dict[str, Any]
-SHOWN_REJECTS = 10
 
 
 class RowFault(ValueError):
@@ -45,33 +44,49 @@ class Split:
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
+    def __iter__(self) -> Iterator[Row | Reject]:
+        yield from self.rows
+        yield from self.rejects
 
-def collect(records: Iterable[Record | Reject], convert: Callable[[Record], Row]) -> Split:
-    """Converts every record; one whose conversion raises `RowFault`, or whose id was seen before, becomes a reject.
 
-    A row without "id" gets its position in the file, counted from 0 over all records, rejected ones included.
+Items = Iterable[Row | Reject]  # what becomes the files of a split: a stream, or a `Split`
+
+
+def accept(records: Iterable[Record | Reject], convert: Callable[[Record], Row]) -> Iterator[Row | Reject]:
+    """Converts record after record; one whose conversion raises `RowFault`, or whose id was seen before, is a reject.
+
+    A row without "id" gets its position in the file, counted from 0 over all records, rejected ones included. Of the
+    rows that went by only the ids and their places are kept.
     """
-    split = Split()
     places: dict[str, str] = {}
     for position, record in enumerate(records):
         if isinstance(record, Reject):
-            split.rejects.append(record)
+            yield record
             continue
         try:
             row = {"id": str(position)} | convert(record)
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            split.rejects.append(Reject(record.place, "a lone surrogate (\\ud800 to \\udfff) is no letter"))
+            yield Reject(record.place, "a lone surrogate (\\ud800 to \\udfff) is no letter")
             continue
         except RowFault as fault:
-            split.rejects.append(Reject(record.place, str(fault).encode(errors="backslashreplace").decode()))
+            yield Reject(record.place, str(fault).encode(errors="backslashreplace").decode())
             continue
-        if row["id"] in places:
-            reason = f"id: '{row['id']}' is already used at {places[row['id']]}"
-            split.rejects.append(Reject(record.place, reason))
+        earlier = places.setdefault(row["id"], record.place)
+        if earlier is not record.place:
+            yield Reject(record.place, f"id: '{row['id']}' is already used at {earlier}")
             continue
-        places[row["id"]] = record.place
-        split.rows.append(row)
+        yield row
+
+
+def collect(records: Iterable[Record | Reject], convert: Callable[[Record], Row]) -> Split:
+    """All of `accept` at once, for those who need the rows in memory."""
+    split = Split()
+    for item in accept(records, convert):
+        if isinstance(item, Reject):
+            split.rejects.append(item)
+        else:
+            split.rows.append(item)
     return split
 
 
@@ -103,6 +118,12 @@ def score_of(fields: dict[str, Any], name: str, low: float, high: float) -> floa
     if not low <= score <= high:
         raise RowFault(f"{name}: {raw} is outside {low:g} to {high:g}")
     return score
+
+
+def add_raw_and_out(parser: argparse.ArgumentParser, raw: str) -> None:
+    """The two options that most commands have."""
+    parser.add_argument("--raw", type=Path, required=True, help=raw)
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets <task>/<split>.jsonl")
 
 
 def existing_folder(path: Path, flag: str) -> Path:
@@ -145,56 +166,6 @@ def json_lines(items: Iterable[dict[str, Any]]) -> Iterator[str]:
     """One JSON object a line, non-ASCII letters as they are."""
     for item in items:
         yield json.dumps(item, ensure_ascii=False) + "\n"
-
-
-def write_task(out: Path, task: str, splits: dict[str, Split]) -> None:
-    """Writes `<out>/<task>/<split>.jsonl` (and `<split>.rejects.jsonl` where rows were rejected) and prints the counts.
-
-    Raises `UserError`, before anything is written, when a split has no usable row at all.
-    """
-    empty = []
-    for name, split in splits.items():
-        first = "".join(f"; first: {reject.place}: {reject.reason}" for reject in split.rejects[:1])
-        empty += [] if split.rows else [f"{task}: {name}: no usable row{first}"]
-    if empty:
-        raise UserError(empty)
-    for name, split in splits.items():
-        write_atomically(out / task / f"{name}.jsonl", json_lines(split.rows))
-        rejects = out / task / f"{name}.rejects.jsonl"
-        if split.rejects:
-            write_atomically(rejects, json_lines({"place": r.place, "reason": r.reason} for r in split.rejects))
-        else:
-            rejects.unlink(missing_ok=True)  # left over from an earlier preparation
-    old = sorted(path.name for path in (out / task).glob("*.jsonl") if path.name.split(".")[0] not in splits)
-    if old:
-        print(f"{task}: not written now, left from an earlier preparation: {', '.join(old)}")
-    print_counts(task, splits)
-
-
-def describe_labels(rows: list[Row]) -> str:
-    """The label distribution in one line: counts and percent, the range of scores, or (un)answerable questions."""
-    if "answers" in rows[0]:
-        labels: list[Any] = ["answerable" if row["answers"]["text"] else "unanswerable" for row in rows]
-    else:
-        labels = [row.get("label") for row in rows]
-    scores = [label for label in labels if isinstance(label, float)]
-    if scores:
-        mean = sum(scores) / len(scores)
-        return f"min {min(scores):g}, mean {mean:.3f}, max {max(scores):g}"
-    counts = Counter("unlabelled" if label is None else label for label in labels)
-    return ", ".join(f"{name} {n} ({100 * n / len(rows):.1f} %)" for name, n in sorted(counts.items()))
-
-
-def print_counts(task: str, splits: dict[str, Split]) -> None:
-    """Prints one line a split (rows, rejected, labels) and the first rejected rows with their reasons."""
-    for name, split in splits.items():
-        counts = f"{len(split.rows):>8} rows {len(split.rejects):>5} rejected"
-        print(f"{task:<14} {name:<16} {counts}   {describe_labels(split.rows)}")
-    for name, split in splits.items():
-        for reject in split.rejects[:SHOWN_REJECTS]:
-            print(f"  rejected: {reject.place}: {reject.reason}")
-        if len(split.rejects) > SHOWN_REJECTS:
-            print(f"  ... and {len(split.rejects) - SHOWN_REJECTS} more in {task}/{name}.rejects.jsonl")
 
 
 def stable_share(text: str) -> float:

@@ -15,20 +15,20 @@ from mtrobust.errors import UserError
 
 from . import hub
 from .common import (
+    Items,
     Record,
     Row,
-    Split,
-    collect,
+    accept,
     existing_folder,
     label_of,
     score_of,
     stable_share,
     text_of,
     writable_folder,
-    write_task,
 )
-from .labels import LABELS
+from .labels import named, numbered
 from .readers import read_tsv
+from .writing import write_task
 
 HELP = "GLUE's nine tasks, from the original download's folders (--raw) or from the hub (--hub)"
 
@@ -54,19 +54,11 @@ class GlueTask:
             row["label"] = label_of(record.fields, self.label, self.names or {})
         return row | {name: record.fields[name] for name in self.keep if name in record.fields}
 
-    def read(self, path: Path, labelled: bool) -> Split:
+    def read(self, path: Path, labelled: bool) -> Items:
         """The rows of one file of the download."""
         header = self.headerless if labelled else None
         needed = (*self.texts, *((self.label,) if labelled else ()))
-        return collect(read_tsv(path, needed, header), lambda record: self.convert(record, labelled))
-
-
-def _by_number(task: str) -> dict[str, str]:
-    return {str(i): name for i, name in enumerate(LABELS[task])}
-
-
-def _by_name(task: str) -> dict[str, str]:
-    return {name: name for name in LABELS[task]}
+        return accept(read_tsv(path, needed, header), lambda record: self.convert(record, labelled))
 
 
 MNLI_FILES = {
@@ -79,16 +71,16 @@ MNLI_FILES = {
 SENTENCES = ("sentence1", "sentence2")
 TASKS = {
     "cola": GlueTask(
-        "CoLA", ("sentence",), "label", _by_number("cola"), headerless=("source", "label", "mark", "sentence")
+        "CoLA", ("sentence",), "label", numbered("cola"), headerless=("source", "label", "mark", "sentence")
     ),
-    "sst2": GlueTask("SST-2", ("sentence",), "label", _by_number("sst2")),
-    "mrpc": GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", _by_number("mrpc")),
+    "sst2": GlueTask("SST-2", ("sentence",), "label", numbered("sst2")),
+    "mrpc": GlueTask("MRPC", ("#1 String", "#2 String"), "Quality", numbered("mrpc")),
     "stsb": GlueTask("STS-B", SENTENCES, "score", None, keep=("genre",)),
-    "qqp": GlueTask("QQP", ("question1", "question2"), "is_duplicate", _by_number("qqp")),
-    "mnli": GlueTask("MNLI", SENTENCES, "gold_label", _by_name("mnli"), MNLI_FILES, keep=("genre",)),
-    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", _by_name("qnli")),
-    "rte": GlueTask("RTE", SENTENCES, "label", _by_name("rte")),
-    "wnli": GlueTask("WNLI", SENTENCES, "label", _by_number("wnli")),
+    "qqp": GlueTask("QQP", ("question1", "question2"), "is_duplicate", numbered("qqp")),
+    "mnli": GlueTask("MNLI", SENTENCES, "gold_label", named("mnli"), MNLI_FILES, keep=("genre",)),
+    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", named("qnli")),
+    "rte": GlueTask("RTE", SENTENCES, "label", named("rte")),
+    "wnli": GlueTask("WNLI", SENTENCES, "label", numbered("wnli")),
 }
 MSR_TRAIN, MSR_TEST = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt"
 MSR_DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
@@ -99,7 +91,7 @@ def _pair(record: Record) -> tuple[str, str]:
     return record.fields["#1 ID"], record.fields["#2 ID"]
 
 
-def read_msr(folder: Path) -> dict[str, Split]:
+def read_msr(folder: Path) -> dict[str, Items]:
     """MRPC from the original Microsoft files: train cut into train and dev, and the test set with its labels.
 
     GLUE's own cut is a list of id pairs (`dev_ids.tsv`). Without that file a fixed tenth, chosen by a hash of the
@@ -114,8 +106,8 @@ def read_msr(folder: Path) -> dict[str, Split]:
         print(f"mrpc: no {MSR_DEV_IDS[0]} beside {MSR_TRAIN}: dev is a fixed tenth of our own, not GLUE's dev set")
         dev = {_pair(r) for r in records if isinstance(r, Record) and stable_share(" ".join(_pair(r))) < MSR_DEV_SHARE}
     in_dev = [isinstance(record, Record) and _pair(record) in dev for record in records]
-    splits = {
-        name: collect(
+    splits: dict[str, Items] = {
+        name: accept(
             [r for r, inside in zip(records, in_dev, strict=True) if inside == (name == "dev")],
             lambda record: task.convert(record, True),
         )
@@ -126,7 +118,7 @@ def read_msr(folder: Path) -> dict[str, Split]:
     return splits
 
 
-def read_task(name: str, raw: Path) -> dict[str, Split]:
+def read_task(name: str, raw: Path) -> dict[str, Items]:
     """The splits of one task that are there; empty when its folder, or every file in it, is missing."""
     task = TASKS[name]
     folder = raw / task.folder

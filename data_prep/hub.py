@@ -7,7 +7,7 @@ from typing import Any
 
 from mtrobust.errors import UserError
 
-from .common import Record, Row, RowFault, Split, collect, text_of
+from .common import Items, Record, Row, RowFault, accept, text_of
 
 GLUE = "nyu-mll/glue"
 GLUE_TEXTS = {
@@ -47,10 +47,10 @@ def records(path: str, split: str, rows: Iterable[dict[str, Any]]) -> Iterable[R
     return (Record(f"{path}/{split}:{i}", row) for i, row in enumerate(rows))
 
 
-def glue_splits(task: str) -> dict[str, Split]:
+def glue_splits(task: str) -> dict[str, Items]:
     """All splits of one GLUE task; the label -1 of the test sets becomes no label, class numbers become names."""
     data = load(GLUE, task)
-    splits = {}
+    splits: dict[str, Items] = {}
     for name, rows in data.items():
         names = getattr(rows.features["label"], "names", None)
 
@@ -65,5 +65,5 @@ def glue_splits(task: str) -> dict[str, Split]:
                 raise RowFault(f"label: class {label} of {len(names)}")
             return row | {"label": float(label) if names is None else names[label]}
 
-        splits[SPLITS.get(name, name)] = collect(records(f"{GLUE}/{task}", name, rows), convert)
+        splits[SPLITS.get(name, name)] = accept(records(f"{GLUE}/{task}", name, rows), convert)
     return splits

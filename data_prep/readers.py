@@ -7,10 +7,12 @@ the file. Readers raise `UserError` when the file cannot be opened or lacks a ne
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 from mtrobust.errors import UserError
 
@@ -20,8 +22,13 @@ LONGEST_FIELD = 1 << 24  # characters of one CSV field; the csv module stops at 
 
 
 def open_raw(path: Path, newline: str = "\n") -> TextIO:
-    """Opens UTF-8 text (a BOM is dropped); undecodable bytes become lone surrogates, found later by `bad_byte`."""
+    """Opens UTF-8 text, also gzipped (`.gz`); a BOM is dropped.
+
+    Undecodable bytes become lone surrogates, found later by `bad_byte`.
+    """
     try:
+        if path.suffix == ".gz":
+            return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
         return open(path, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -54,22 +61,35 @@ def _record(place: str, header: Sequence[str], values: list[str]) -> Record | Re
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without its end) of every line that is not empty."""
+    """(line number from 1, line without its end) of every line that is not empty. Raises `UserError` for a gzip file
+    that is none, or is cut off."""
+    number = 0
     with open_raw(path) as file:
-        for number, line in enumerate(file, start=1):
-            stripped = line.rstrip("\n").removesuffix("\r")
-            if stripped:
-                yield number, stripped
+        try:
+            for number, line in enumerate(file, start=1):
+                stripped = line.rstrip("\n").removesuffix("\r")
+                if stripped:
+                    yield number, stripped
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{path}:{number + 1}: the gzip file is damaged or cut off here ({error})") from error
 
 
-def read_tsv(path: Path, needed: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Record | Reject]:
-    """Tab-separated rows without any quoting; `header` names the columns of a file that has no header line."""
+def read_tsv(
+    path: Path, needed: Sequence[str], header: Sequence[str] | None = None, optional: str | None = None
+) -> Iterator[Record | Reject]:
+    """Tab-separated rows without any quoting; `header` names the columns of a file that has no header line.
+
+    optional: columns at the end whose names begin with this may be missing in a row; they are then empty.
+    """
     for number, line in read_lines(path):
         values = line.split("\t")
         if header is None:
             header = values
             _need(path, header, needed)
             continue
+        missing = header[len(values) :]
+        if optional is not None and all(name.startswith(optional) for name in missing):
+            values += [""] * len(missing)
         yield _record(f"{path}:{number}", header, values)
 
 
@@ -109,7 +129,7 @@ def read_jsonl(path: Path, needed: Sequence[str]) -> Iterator[Record | Reject]:
     """One JSON object a line; a row without a needed key is rejected."""
     for number, line in read_lines(path):
         place = f"{path}:{number}"
-        reason = bad_byte(line)
+        reason, fields = bad_byte(line), None
         try:
             fields = None if reason else parse_json(line)
         except (ValueError, RecursionError) as error:
@@ -135,6 +155,16 @@ def read_json_file(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
+
+
+def read_json_object(path: Path) -> Iterator[Record | Reject]:
+    """The rows of one JSON object `{"0": {...}, "1": {...}}`. Raises `UserError` for anything else."""
+    document = read_json_file(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected a JSON object of rows")
+    for key, value in document.items():
+        place = f"{path}: {key}"
+        yield Record(place, value) if isinstance(value, dict) else Reject(place, "expected an object")
 
 
 def read_by_suffix(path: Path, needed: Sequence[str]) -> Iterator[Record | Reject]:

@@ -14,9 +14,10 @@ from random import Random
 
 from mtrobust.errors import UserError
 
-from .common import Row, Split, writable_folder, write_atomically, write_task
+from .common import Row, Split, writable_folder, write_atomically
 from .sample_text import GENERATORS
 from .sample_words import HOME, SHIFTED
+from .writing import write_task
 
 HELP = "the sample benchmark: five small generated tasks with in-domain, shifted and adversarial sets"
 SPLITS = {"train": ("plain", HOME), "dev": ("plain", HOME), "dev_shift": ("shift", SHIFTED), "dev_adv": ("adv", HOME)}

@@ -15,8 +15,9 @@ from typing import Any
 from mtrobust.errors import UserError
 
 from . import hub
-from .common import Record, Reject, Row, RowFault, Split, collect, existing_folder, text_of, writable_folder, write_task
+from .common import Items, Record, Reject, Row, RowFault, accept, existing_folder, text_of, writable_folder
 from .readers import read_json_file
+from .writing import write_task
 
 HELP = "SQuAD v1.1 / v2.0 from the official JSON files (--raw, --train_file, ...) or from the hub (--hub)"
 TASK_NAMES = {"1.1": "squad", "2.0": "squad2"}
@@ -82,7 +83,7 @@ def convert(record: Record, unanswerable_allowed: bool) -> Row:
     return row | {"title": fields["title"], "answers": answers}
 
 
-def hub_splits(version: str) -> dict[str, Split]:
+def hub_splits(version: str) -> dict[str, Items]:
     """Train and dev of the hub's copy, whose answers stand as two lists already."""
     path = HUB_NAMES[version]
 
@@ -93,7 +94,7 @@ def hub_splits(version: str) -> dict[str, Split]:
         return convert(Record(record.place, record.fields | {"answers": answers}), version == "2.0")
 
     return {
-        hub.SPLITS.get(name, name): collect(hub.records(path, name, rows), one) for name, rows in hub.load(path).items()
+        hub.SPLITS.get(name, name): accept(hub.records(path, name, rows), one) for name, rows in hub.load(path).items()
     }
 
 
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     splits = (
         hub_splits(args.version)
         if args.hub
-        else {split: collect(questions(path), lambda r: convert(r, unanswerable)) for split, path in files.items()}
+        else {split: accept(questions(path), lambda r: convert(r, unanswerable)) for split, path in files.items()}
     )
     write_task(args.out, args.task or TASK_NAMES[args.version], splits)
     return 0

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mtrobust.errors import UserError
 
-from .common import Record, Reject, Row, RowFault, Split, collect, stable_share, text_of, writable_folder, write_task
+from .common import Record, Reject, Row, RowFault, Split, collect, stable_share, text_of, writable_folder
 from .readers import bad_byte, open_raw, read_jsonl
+from .writing import write_task
 
 HELP = "plain text (one paragraph a line), or text fields of prepared rows, to rows without labels"
 FIELDS = ("text", "text_pair", "question", "context")

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mtrobust.errors import UserError
 
 from .common import (
+    Items,
     Record,
+    Reject,
     Row,
     RowFault,
-    Split,
-    collect,
+    accept,
     existing_folder,
     score_of,
+    stable_share,
     text_of,
     writable_folder,
-    write_task,
 )
 from .readers import bad_byte, read_by_suffix, read_lines
-from .textcls_sets import SETS, cut_dev, letters
+from .textcls_sets import SETS, letters
+from .writing import Tally, TaskWriter
 
 HELP = "text classification: MR, AG News, IMDB, Yelp, or any TSV/CSV/JSONL with named columns"
 FILE_FLAGS = ("train", "dev", "test")
+ORDER = ("train", "dev", "test", "held_out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +79,7 @@ def convert_own(record: Record, args: argparse.Namespace, labels: set[str] | Non
     return row
 
 
-def read_own(args: argparse.Namespace) -> dict[str, Split]:
+def read_own(args: argparse.Namespace) -> dict[str, Items]:
     """The user's files by split. Labels seen in train are the allowed ones unless --labels names them."""
     files = {name: getattr(args, f"{name}_file") for name in FILE_FLAGS if getattr(args, f"{name}_file")}
     faults = [f"--{name}_file: no file {path}" for name, path in files.items() if not path.is_file()]
@@ -84,16 +88,21 @@ def read_own(args: argparse.Namespace) -> dict[str, Split]:
     faults += ["--labels: a score has none; leave it out with --regression"] if args.labels and args.regression else []
     if faults:
         raise UserError(faults)
-    labels = {name.strip() for name in args.labels.split(",")} if args.labels else None
-    splits = {}
-    for name, path in files.items():
+    given = {name.strip() for name in args.labels.split(",")} if args.labels else None
+    seen: set[str] = set()  # of train, which is read to its end before the others
+    from_train = "train" in files and given is None and not args.regression
+
+    def stream(name: str, path: Path) -> Iterator[Row | Reject]:
         needed = [args.text_column, args.text_pair_column, args.id_column]
         needed += [args.label_column] if name != "test" else []  # a test set may have no labels
+        allowed = seen if from_train and name != "train" else given
         records = read_by_suffix(path, [column for column in needed if column])
-        splits[name] = collect(records, lambda record: convert_own(record, args, labels))  # noqa: B023 - used at once
-        if name == "train" and labels is None and not args.regression:
-            labels = {row["label"] for row in splits[name].rows if "label" in row}
-    return splits
+        for item in accept(records, lambda record: convert_own(record, args, allowed)):
+            if name == "train" and from_train and not isinstance(item, Reject) and "label" in item:
+                seen.add(item["label"])
+            yield item
+
+    return {name: stream(name, path) for name, path in files.items()}
 
 
 def read_hold_out(path: Path) -> dict[str, str]:
@@ -111,31 +120,48 @@ def read_hold_out(path: Path) -> dict[str, str]:
     return held
 
 
-def hold_out(splits: dict[str, Split], path: Path) -> None:
-    """Moves rows whose text stands in the file from train and dev to `test` (`held_out` where a test set exists).
+@dataclass
+class Router:
+    """Where a row goes that the raw files have in some split.
 
-    Texts are compared by letters and digits, for attack samples are tokenised. Held-out texts found in no split are
-    counted in a line of output.
+    Rows whose text is held out leave train and dev for `aside`; a share of train becomes dev, chosen by a hash of each
+    text: fixed, free of file order, and equal texts stay on one side. Texts are compared by letters and digits, for
+    attack samples are tokenised.
     """
-    held = read_hold_out(path)
-    moved: list[Row] = []
-    for name in ("train", "dev"):
-        if name in splits:
-            moved += [row for row in splits[name].rows if letters(row["text"]) in held]
-            splits[name].rows = [row for row in splits[name].rows if letters(row["text"]) not in held]
-    known = {letters(row["text"]) for rows in (moved, *(split.rows for split in splits.values())) for row in rows}
-    absent = [text for key, text in held.items() if key not in known]
-    print(f"held out: {len(moved)} rows moved from train and dev; {len(absent)} of {len(held)} texts are in no split")
-    for text in absent[:3]:
-        print(f"  not found: {text[:100]}")
-    if moved:
-        splits["held_out" if "test" in splits else "test"] = Split(moved)
+
+    held: dict[str, str]
+    aside: str
+    dev_share: float
+    moved: int = 0
+    found: set[str] = field(default_factory=set)
+
+    def split(self, name: str, row: Row) -> str:
+        """The split that gets the row."""
+        key = letters(row["text"]) if self.held or (name == "train" and self.dev_share) else ""
+        if key in self.held:
+            self.found.add(key)
+            if name in ("train", "dev"):
+                self.moved += 1
+                return self.aside
+        if name == "train" and self.dev_share and stable_share(key) < self.dev_share:
+            return "dev"
+        return name
+
+    def tell(self) -> None:
+        """Prints how many rows were moved, and which held-out texts stand in no split."""
+        if not self.held:
+            return
+        absent = [text for key, text in self.held.items() if key not in self.found]
+        told = f"{self.moved} rows moved from train and dev; {len(absent)} of {len(self.held)} texts are in no split"
+        print(f"held out: {told}")
+        for text in absent[:3]:
+            print(f"  not found: {text[:100]}")
 
 
-def definition(task: str, args: argparse.Namespace, splits: dict[str, Split]) -> str:
+def definition(task: str, args: argparse.Namespace, splits: Mapping[str, Tally]) -> str:
     """The task definition that fits a user's files, to be pasted into a YAML file."""
-    counts = Counter(row["label"] for row in next(iter(splits.values())).rows if "label" in row)
-    labels = [name.strip() for name in args.labels.split(",")] if args.labels else sorted(counts)
+    seen = sorted(set(next(iter(splits.values())).labels) - {"unlabelled"})
+    labels = [name.strip() for name in args.labels.split(",")] if args.labels else seen
     listed = json.dumps(labels, ensure_ascii=False)  # quoted, for YAML would read 0 or no as something else
     kind = ["task_type: Regression"] if args.regression else ["task_type: Classification", f"labels: {listed}"]
     shape = "PremiseAndOneHypothesis" if args.text_pair_column else "PremiseOnly"
@@ -161,18 +187,27 @@ def run(args: argparse.Namespace) -> int:
     """Writes the rows of one set."""
     check_arguments(args)
     if args.dataset == "file":
-        task, splits, share = args.task, read_own(args), args.dev_share or 0.0
+        task, sources, share = args.task, read_own(args), args.dev_share or 0.0
     else:
         task, known = args.task or args.dataset, SETS[args.dataset]
-        splits = known.read(existing_folder(args.raw, "--raw"))
+        sources = known.read(existing_folder(args.raw, "--raw"))
         share = known.dev_share if args.dev_share is None else args.dev_share
+    held = read_hold_out(args.hold_out) if args.hold_out is not None else {}
     writable_folder(args.out)
-    if args.hold_out is not None:
-        hold_out(splits, args.hold_out)
-    if share and "train" in splits and "dev" not in splits:
-        splits |= cut_dev(splits["train"], share)
-    order = [name for name in ("train", "dev", "test", "held_out") if name in splits]
-    write_task(args.out, task, {name: splits[name] for name in order})
+    cut = share if "dev" not in sources else 0.0
+    router = Router(held, "held_out" if "test" in sources else "test", cut)
+    with TaskWriter(args.out, task, [name for name in ORDER if name in sources]) as writer:
+        for name, items in sources.items():
+            for item in items:
+                target = name if isinstance(item, Reject) else router.split(name, item)
+                if target not in writer.tallies:  # made by the router
+                    writer.tallies[target] = Tally()
+                writer.add(target, item)
+        if cut and "train" in sources and "dev" not in writer.tallies:
+            writer.tallies["dev"] = Tally()  # empty, which `finish` reports
+        writer.tallies = {name: writer.tallies[name] for name in ORDER if name in writer.tallies}
+        router.tell()
+        writer.finish()
     if args.dataset == "file":
-        print(f"\nA task definition for these rows:\n\n{definition(task, args, splits)}")
+        print(f"\nA task definition for these rows:\n\n{definition(task, args, writer.tallies)}")
     return 0

@@ -8,25 +8,17 @@ from pathlib import Path
 
 from mtrobust.errors import UserError
 
-from .common import Record, Reject, Row, Split, collect, label_of, stable_share, text_of
-from .labels import LABELS
-from .readers import open_raw, read_csv, read_json_file
+from .common import Items, Record, Reject, Row, accept, label_of, text_of
+from .labels import named, numbered
+from .readers import open_raw, read_csv, read_json_object
 
 
 @dataclass(frozen=True)
 class TextSet:
     """One set: its reader, and the share of training rows that becomes dev where the original has no dev set."""
 
-    read: Callable[[Path], dict[str, Split]]
+    read: Callable[[Path], dict[str, Items]]
     dev_share: float
-
-
-def _numbered(task: str, first: int) -> dict[str, str]:
-    return {str(i + first): name for i, name in enumerate(LABELS[task])}
-
-
-def _named(task: str) -> dict[str, str]:
-    return {name: name for name in LABELS[task]}
 
 
 def _present(folder: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -49,7 +41,7 @@ def mr_lines(path: Path, label: str) -> Iterator[Record]:
             yield Record(f"{path}:{number}", {"text": text, "label": label})
 
 
-def read_mr(folder: Path) -> dict[str, Split]:
+def read_mr(folder: Path) -> dict[str, Items]:
     """rt-polarity.pos and rt-polarity.neg; ids tell the file and the line (`pos-17`)."""
     files = {"neg": folder / "rt-polarity.neg", "pos": folder / "rt-polarity.pos"}
     missing = [path.name for path in files.values() if not path.is_file()]
@@ -62,51 +54,51 @@ def read_mr(folder: Path) -> dict[str, Split]:
         row = {"text": text_of(record.fields, "text"), "label": record.fields["label"]}
         return {"id": f"{path.rsplit('.', 1)[-1]}-{number}"} | row
 
-    return {"train": collect(records, convert)}
+    return {"train": accept(records, convert)}
 
 
 Columns = tuple[str, ...]
 
 
-def _csv_split(path: Path, header: Columns | None, label: str, texts: Columns, names: dict[str, str]) -> Split:
+def _csv_split(path: Path, header: Columns | None, label: str, texts: Columns, names: dict[str, str]) -> Items:
     def convert(record: Record) -> Row:
         text = " ".join(text_of(record.fields, name) for name in texts)
         return {"text": text, "label": label_of(record.fields, label, names)}
 
-    return collect(read_csv(path, (*texts, label), header), convert)
+    return accept(read_csv(path, (*texts, label), header), convert)
 
 
-def read_agnews(folder: Path) -> dict[str, Split]:
+def read_agnews(folder: Path) -> dict[str, Items]:
     """train.csv and test.csv (class 1-4, title, description, joined by a space), or the joined sample (text, 0-3)."""
     found = _present(folder, ("train.csv", "train_sample_joined.csv", "test.csv"))
     original = ("class", "title", "description")
     splits = {
-        name: _csv_split(found[f"{name}.csv"], original, "class", original[1:], _numbered("agnews", 1))
+        name: _csv_split(found[f"{name}.csv"], original, "class", original[1:], numbered("agnews", 1))
         for name in ("train", "test")
         if f"{name}.csv" in found
     }
     if "train" not in splits and "train_sample_joined.csv" in found:
         joined = found["train_sample_joined.csv"]
-        splits["train"] = _csv_split(joined, ("text", "class"), "class", ("text",), _numbered("agnews", 0))
+        splits["train"] = _csv_split(joined, ("text", "class"), "class", ("text",), numbered("agnews"))
     return splits
 
 
-def read_yelp(folder: Path) -> dict[str, Split]:
+def read_yelp(folder: Path) -> dict[str, Items]:
     """Yelp review polarity: train.csv and test.csv, class 1 negative, 2 positive; literal `\\n` becomes a space."""
     splits = {
-        path.stem: _csv_split(path, ("class", "text"), "class", ("text",), _numbered("yelp", 1))
+        path.stem: _csv_split(path, ("class", "text"), "class", ("text",), numbered("yelp", 1))
         for path in _present(folder, ("train.csv", "test.csv")).values()
     }
-    for split in splits.values():
-        for row in split.rows:
-            row["text"] = " ".join(row["text"].replace("\\n", " ").split())
-    return splits
+    return {name: spaced(items, "\\n") for name, items in splits.items()}
 
 
-def _without_breaks(split: Split) -> Split:
-    for row in split.rows:
-        row["text"] = " ".join(row["text"].replace("<br />", " ").split())
-    return split
+def spaced(items: Items, mark: str) -> Iterator[Row | Reject]:
+    """The same rows with the mark, and every run of spaces, as one space."""
+    for item in items:
+        if isinstance(item, Reject):
+            yield item
+        else:
+            yield item | {"text": " ".join(item["text"].replace(mark, " ").split())}
 
 
 def _imdb_folders(folder: Path, part: str) -> Iterator[Record | Reject]:
@@ -120,54 +112,49 @@ def _imdb_folders(folder: Path, part: str) -> Iterator[Record | Reject]:
                 yield Record(f"{path}:1", {"text": text, "label": label, "id": f"{side}/{path.stem}"})
 
 
-def _imdb_sample(path: Path) -> dict[str, Split]:
+def _imdb_sample(path: Path) -> dict[str, Items]:
     """The fastai sample (label, text, is_valid): `is_valid` rows are dev."""
-    records = list(read_csv(path, ("label", "text", "is_valid")))
 
-    def part(dev: bool) -> Split:
+    def part(dev: bool) -> Items:
         def convert(record: Record) -> Row:
-            return {"text": text_of(record.fields, "text"), "label": label_of(record.fields, "label", _named("imdb"))}
+            return {"text": text_of(record.fields, "text"), "label": label_of(record.fields, "label", named("imdb"))}
 
-        chosen = [r for r in records if (isinstance(r, Record) and r.fields["is_valid"] == "True") == dev]
-        return collect(chosen, convert)
+        records = read_csv(path, ("label", "text", "is_valid"))
+        return accept(
+            (r for r in records if (isinstance(r, Record) and r.fields["is_valid"] == "True") == dev), convert
+        )
 
     return {"train": part(False), "dev": part(True)}
 
 
-def _imdb_object(path: Path) -> Split:
+def _imdb_object(path: Path) -> Items:
     """A JSON object of `{"0": {"ori": text, "label": "0" or "1"}, ...}`."""
-    document = read_json_file(path)
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: expected a JSON object of rows")
 
     def convert(record: Record) -> Row:
-        return {"text": text_of(record.fields, "ori"), "label": label_of(record.fields, "label", _numbered("imdb", 0))}
+        return {"text": text_of(record.fields, "ori"), "label": label_of(record.fields, "label", numbered("imdb"))}
 
-    places = {f"{path}: {key}": value for key, value in document.items()}
-    return collect(
-        (Record(p, v) if isinstance(v, dict) else Reject(p, "expected an object") for p, v in places.items()), convert
-    )
+    return accept(read_json_object(path), convert)
 
 
-def read_imdb(folder: Path) -> dict[str, Split]:
+def read_imdb(folder: Path) -> dict[str, Items]:
     """aclImdb's folders, the Kaggle file, or the small samples; `<br />` becomes a space."""
     root = folder / "aclImdb" if (folder / "aclImdb").is_dir() else folder
-    splits: dict[str, Split] = {}
+    splits: dict[str, Items] = {}
     for part in ("train", "test"):
         if (root / part / "pos").is_dir() and (root / part / "neg").is_dir():
-            splits[part] = collect(
+            splits[part] = accept(
                 _imdb_folders(root, part),
                 lambda r: {"id": r.fields["id"], "text": text_of(r.fields, "text"), "label": r.fields["label"]},
             )
     if not splits:
         found = _present(folder, ("IMDB Dataset.csv", "texts.csv", "balanced_1000.json"))
         if "IMDB Dataset.csv" in found:
-            splits["train"] = _csv_split(found["IMDB Dataset.csv"], None, "sentiment", ("review",), _named("imdb"))
+            splits["train"] = _csv_split(found["IMDB Dataset.csv"], None, "sentiment", ("review",), named("imdb"))
         elif "texts.csv" in found:
             splits |= _imdb_sample(found["texts.csv"])
         if "balanced_1000.json" in found:
             splits["test"] = _imdb_object(found["balanced_1000.json"])
-    return {name: _without_breaks(split) for name, split in splits.items()}
+    return {name: spaced(items, "<br />") for name, items in splits.items()}
 
 
 SETS: dict[str, TextSet] = {
@@ -186,12 +173,3 @@ def letters(text: str) -> str:
     every = [character for character in text.casefold() if character.isalnum()]
     plain = [character for character in every if character.isascii()]
     return "".join(plain if 2 * len(plain) > len(every) else every)
-
-
-def cut_dev(train: Split, share: float) -> dict[str, Split]:
-    """Train and dev by a hash of each text: fixed, free of file order, and equal texts stay on one side."""
-    dev = [stable_share(letters(row["text"])) < share for row in train.rows]
-    return {
-        "train": Split([r for r, inside in zip(train.rows, dev, strict=True) if not inside], train.rejects),
-        "dev": Split([r for r, inside in zip(train.rows, dev, strict=True) if inside]),
-    }

@@ -142,3 +142,31 @@ def test_relative_links_lead_somewhere():
         for link in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_every_preparation_command_and_shipped_definition_is_documented():
+    from data_prep import COMMANDS
+    from data_prep.nli import SETS as INFERENCE
+    from data_prep.textcls_sets import SETS
+    from mtrobust.tasks.taskdef import shipped_task_defs
+
+    data = text_of("docs/data.md")
+    assert [name for name in COMMANDS if f"prep {name}" not in data] == []
+    assert [name for name in [*SETS, *INFERENCE] if f"--dataset {name} " not in data] == []
+    assert [name for name in shipped_task_defs() if f"`{name}`" not in text_of("docs/tasks.md")] == []
+
+
+@pytest.mark.parametrize("name", ["ssmba", "augment", "glue_check"])
+def test_every_option_of_the_row_making_tools_is_documented(name: str):
+    import argparse
+
+    from data_prep import COMMANDS
+
+    parser = argparse.ArgumentParser(add_help=False)
+    COMMANDS[name].add_arguments(parser)
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    assert [
+        flag
+        for flag in flags
+        if f"{flag}`" not in text_of("docs/data.md") and f"{flag} " not in text_of("docs/data.md")
+    ] == []

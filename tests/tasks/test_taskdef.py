@@ -122,7 +122,7 @@ def one_task(folder: Path, body: str) -> list[str]:
 
 def test_shipped_files_are_sound_and_agree_with_the_prepared_labels() -> None:
     assert set(shipped_task_defs()) >= {"glue", "squad", "textcls"}
-    tasks = load_task_defs(["glue", "squad", "textcls"])
+    tasks = load_task_defs(["glue", "squad", "textcls", "nli"])
     assert {name: tuple(tasks[name].labels) for name in LABELS} == LABELS
     assert set(tasks) - set(LABELS) == {"stsb", "squad", "squad2"}
     assert tasks["mnli"].dev_splits == ["matched_dev", "mismatched_dev"]
