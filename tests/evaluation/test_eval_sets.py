@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -141,9 +142,12 @@ def test_definitions_that_make_no_sense(settings, message, tmp_path: Path, capsy
 def test_a_training_run_evaluates_the_sets_that_have_rows(tiny_model_dir, data_dir: Path, task_def, sets_dir, tmp_path):
     rows = tmp_path / "data"
     rows.mkdir()
-    for folder in [*data_dir.iterdir(), *sets_dir.iterdir()]:
+    for folder in sets_dir.iterdir():
         if not folder.name.startswith("."):
             (rows / folder.name).symlink_to(folder)
+    for name, dev in (("mnli", "matched_dev"), ("squad", "dev")):
+        shutil.copytree(data_dir / name, rows / name)
+        shutil.copyfile(rows / name / f"{dev}.jsonl", rows / name / "train.jsonl")
     flags = [
         "--task_def", task_def, "--data_dir", rows, "--train_tasks", "mnli,squad", "--model_name_or_path",
         tiny_model_dir("bert"), "--max_steps", 4, "--eval_steps", 2, "--use_cpu", "--progress", "off",
@@ -151,7 +155,7 @@ def test_a_training_run_evaluates_the_sets_that_have_rows(tiny_model_dir, data_d
     ]  # fmt: skip
     assert main(["train", *map(str, flags), "--output_dir", str(tmp_path / "run")]) == 0
     lines = records(tmp_path / "run" / "metrics.jsonl")
-    seen = [line for line in lines if "eval/mnli/hans/acc" in str(line) or "hans/acc" in str(line)]
+    seen = [line for line in lines if "hans/acc" in str(line)]
     assert len(seen) >= 2, "at every evaluation"
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert "variants/worst/f1" in results["squad"] and "hans/subsequence/entailment/acc" in results["mnli"]
