@@ -1,0 +1,267 @@
+"""What a run predicted for each example, as a figure of any weighted set of these examples.
+
+The metrics are those of `mtrobust.tasks.metrics`, computed for many draws at once. A file is used only if its examples
+give the figure that the run recorded (`usable`), so a set that was scored in another way (groups, several variants of
+a question) has no examples here rather than wrong ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrobust.evaluation.report.runs import RunData, is_dev
+from mtrobust.evaluation.report.stats import Array, Score
+from mtrobust.registry import Registry
+from mtrobust.tasks import squad_metrics
+
+TOLERANCE = 1e-3  # points between a recorded figure and the one of the examples
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A prediction file. labels and predictions are names or numbers, in the order of `ids`.
+
+    classes: names by class id, empty where there are none; own: figures that each example has by itself, in percent,
+    such as `em` of a question.
+    """
+
+    place: Path
+    ids: tuple[str, ...]
+    labels: list[Any]
+    predictions: list[Any]
+    classes: tuple[str, ...] = ()
+    own: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The same for files about the same examples."""
+        return "\n".join([self.place.name, *self.ids])
+
+    def score(self, metric: str) -> Score | None:
+        """The metric as a function of weights; None for one that is not known here or not defined for these."""
+        if metric in self.own:
+            return _share(self.own[metric])
+        return SCORERS[metric](self) if metric in SCORERS else None
+
+
+SCORERS: Registry[Callable[[Examples], Score | None]] = Registry("metric of examples")
+
+
+def _share(values: Array) -> Score:
+    return lambda weights: weights @ values / weights.sum(axis=1)
+
+
+@SCORERS.register("acc")
+@SCORERS.register("f1_micro")
+def _accuracy(examples: Examples) -> Score | None:
+    if not examples.classes:
+        return None
+    pairs = zip(examples.labels, examples.predictions, strict=True)
+    return _share(np.array([100.0 * (label == predicted) for label, predicted in pairs]))
+
+
+def _one_hot(values: list[Any], classes: tuple[str, ...]) -> Array:
+    return np.array([[float(value == name) for name in classes] for value in values])
+
+
+def _counts(examples: Examples) -> tuple[Array, Array, Array]:
+    """One-hot labels, predictions and agreements, [n, classes]."""
+    gold, predicted = _one_hot(examples.labels, examples.classes), _one_hot(examples.predictions, examples.classes)
+    return gold, predicted, gold * predicted
+
+
+@SCORERS.register("f1")
+def _f1(examples: Examples) -> Score | None:
+    if len(examples.classes) != 2:
+        return None
+    gold, predicted, both = (counts[:, 1] for counts in _counts(examples))
+    return lambda weights: 200.0 * (weights @ both) / np.maximum(weights @ (gold + predicted), 1.0)
+
+
+@SCORERS.register("f1_macro")
+def _f1_macro(examples: Examples) -> Score | None:
+    if not examples.classes:
+        return None
+    gold, predicted, both = _counts(examples)
+
+    def score(weights: Array) -> Array:
+        sides = weights @ (gold + predicted)
+        each = 200.0 * (weights @ both) / np.maximum(sides, 1.0)
+        return each.sum(axis=1) / (sides > 0).sum(axis=1)
+
+    return score
+
+
+@SCORERS.register("mcc")
+def _mcc(examples: Examples) -> Score | None:
+    if not examples.classes:
+        return None
+    gold, predicted, both = _counts(examples)
+
+    def score(weights: Array) -> Array:
+        n, t, p = weights.sum(axis=1), weights @ gold, weights @ predicted
+        covariance = n * (weights @ both).sum(axis=1) - (t * p).sum(axis=1)
+        scale = np.sqrt((n**2 - (t**2).sum(axis=1)) * (n**2 - (p**2).sum(axis=1)))
+        return 100.0 * np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
+
+    return score
+
+
+def _numbers(examples: Examples) -> tuple[Array, Array] | None:
+    try:
+        return np.array(examples.labels, dtype=np.float64), np.array(examples.predictions, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _correlation(weights: Array, x: Array, y: Array) -> Array:
+    """Weighted Pearson's r times 100. x, y: [n], or [draws, n] where they depend on the weights; NaN if constant."""
+    total = weights.sum(axis=1)
+    x = x - ((weights * x).sum(axis=1) / total)[:, None]
+    y = y - ((weights * y).sum(axis=1) / total)[:, None]
+    covariance, xx, yy = ((weights * a * b).sum(axis=1) for a, b in ((x, y), (x, x), (y, y)))
+    scale = np.sqrt(xx * yy)
+    return 100.0 * np.divide(covariance, scale, out=np.full_like(scale, np.nan), where=scale > 1e-12)
+
+
+@SCORERS.register("pearson")
+def _pearson(examples: Examples) -> Score | None:
+    numbers = _numbers(examples)
+    return None if numbers is None else lambda weights: _correlation(weights, *numbers)
+
+
+@SCORERS.register("spearman")
+def _spearman(examples: Examples) -> Score | None:
+    numbers = _numbers(examples)
+    if numbers is None:
+        return None
+    order = [np.unique(values, return_inverse=True) for values in numbers]
+
+    def ranks(weights: Array, inverse: NDArray[np.intp], groups: int) -> Array:
+        """Mean ranks of the drawn examples, equal values sharing theirs."""
+        held = np.stack([np.bincount(inverse, row, minlength=groups) for row in weights])
+        return (np.cumsum(held, axis=1) - held / 2 + 0.5)[:, inverse]
+
+    return lambda weights: _correlation(weights, *(ranks(weights, at, len(found)) for found, at in order))
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def usable(examples: Examples | None, column: str, recorded: float) -> Score | None:
+    """The score of a column if the examples give the recorded figure."""
+    score = examples.score(column.rsplit("/", 1)[-1]) if examples else None
+    if score is None or examples is None:
+        return None
+    found = score(np.ones((1, len(examples.ids))))[0]
+    return score if abs(found - recorded) <= TOLERANCE else None  # False for NaN
+
+
+def read_examples(run: RunData, column: str, data_dir: Path | None = None) -> Examples | None:
+    """The examples behind a column; None where the run wrote none or they hold no labels.
+
+    data_dir: where the rows are whose answers question answering is scored by; default: the run's.
+    """
+    for path in _files(run, column):
+        if path.is_file():
+            records = _records(path)
+            attacked = path.parent.name == "attack"
+            return _attacked(path, records) if attacked else _predicted(path, records, run, column, data_dir)
+    return None
+
+
+def _files(run: RunData, column: str) -> Iterator[Path]:
+    """Where the predictions of a column may stand."""
+    task, *middle, _ = column.split("/")
+    if middle and middle[0] == "attack":
+        yield run.path / "attack" / f"{'.'.join([task, *middle[1:]])}.jsonl"
+        return
+    folder = run.path / "predictions"
+    if is_dev(column):
+        splits = (run.tasks.get(task) or {}).get("split_names") or []
+        yield folder / f"{task}.dev.jsonl"
+        yield from (folder / f"{task}.{split}.jsonl" for split in splits if "dev" in str(split))
+    elif len(middle) == 1:
+        yield from (folder / f"{task}.{middle[0]}{end}.jsonl" for end in ("", ".dev", ".test"))
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file; a line that is none (cut off) is passed over."""
+    records = []
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and "id" in record:
+                records.append(record)
+    return sorted(records, key=lambda record: str(record["id"]))
+
+
+def _predicted(
+    path: Path, records: list[dict[str, Any]], run: RunData, column: str, data_dir: Path | None
+) -> Examples | None:
+    ids = tuple(str(record["id"]) for record in records)
+    if not ids or len(set(ids)) != len(ids):
+        return None
+    predictions: list[Any] = [record.get("prediction") for record in records]
+    if all(record.get("label") is not None for record in records):
+        classes = tuple(records[0].get("probabilities") or ())
+        return Examples(path, ids, [record["label"] for record in records], predictions, classes)
+    answers = _answers(run, column, data_dir)
+    if not answers or not all(key in answers for key in ids) or not all(isinstance(x, str) for x in predictions):
+        return None
+    golds = [answers[key] for key in ids]
+    question = squad_metrics.v1_question if all(golds) else squad_metrics.v2_question
+    scores = 100.0 * np.array([question(text, gold) for text, gold in zip(predictions, golds, strict=True)])
+    return Examples(path, ids, golds, predictions, (), {"em": scores[:, 0], "f1": scores[:, 1]})
+
+
+def _answers(run: RunData, column: str, data_dir: Path | None) -> dict[str, list[str]]:
+    """Accepted answers by id from the rows of the column's split, where they are JSON Lines."""
+    task, *middle, _ = column.split("/")
+    root = data_dir or Path(str(run.config.get("data_dir", "")))
+    places = [root / task / f"{middle[0] if middle else 'dev'}.jsonl"]
+    places += [root / middle[0] / f"{split}.jsonl" for split in ("dev", "test") if middle]
+    found = {}
+    for record in next((_records(path) for path in places if path.is_file()), []):
+        answers = record.get("answers")
+        if isinstance(answers, dict) and isinstance(answers.get("text"), list):
+            found[str(record["id"])] = [str(text) for text in answers["text"]]
+    return found
+
+
+def _attacked(path: Path, records: list[dict[str, Any]]) -> Examples | None:
+    """An attack's lines: `success` is true, false, or null for an example that was wrong before."""
+    if not records or not all("success" in record for record in records):
+        return None
+    outcomes = [record["success"] for record in records]
+    own = {
+        "original_accuracy": np.array([100.0 * (outcome is not None) for outcome in outcomes]),
+        "attack_accuracy": np.array([100.0 * (outcome is False) for outcome in outcomes]),
+    }
+    return Examples(path, tuple(str(record["id"]) for record in records), outcomes, outcomes, (), own)
+
+
+def labels_of(run: RunData, column: str, data_dir: Path | None) -> tuple[list[Any], tuple[str, ...]]:
+    """(labels of the examples behind a column, class names by id): from predictions, else from the rows."""
+    examples = read_examples(run, column, data_dir)
+    if examples is not None and examples.classes:
+        return examples.labels, examples.classes
+    task, *middle, _ = column.split("/")
+    root = data_dir or Path(str(run.config.get("data_dir", "")))
+    path = root / task / f"{middle[0] if middle else 'dev'}.jsonl"
+    if examples is not None or len(middle) > 1 or not path.is_file():
+        return (examples.labels if examples is not None else []), ()
+    labels = [record["label"] for record in _records(path) if isinstance(record.get("label"), str | int | float)]
+    given = [str(name) for name in (run.tasks.get(task) or {}).get("labels") or []]
+    names = [given[x] if isinstance(x, int) and x < len(given) else str(x) for x in labels]
+    return names, tuple(given or sorted(set(names)))
