@@ -83,8 +83,8 @@ def _parser() -> Parser:
         "--gate",
         choices=("column", "task"),
         default="column",
-        help="where the baseline must beat the level before an evaluation set is compared: on the set (column) or on the "
-        "task's dev split (default: column)",
+        help="where the baseline must beat the level before an evaluation set is compared: on the set (column) or on "
+        "the task's dev split (default: column)",
     )
     add(
         "--untrained",

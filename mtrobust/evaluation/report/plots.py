@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BASE, OTHERS = "#000000", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
 WIDTH = 8.0  # inches; 800 px at 100 dpi
-_UNITS = {"query_number": "queries", "ppl": "", "loss": "nats"}
+_UNITS = {"query_number": "queries", "ppl": ""}
+TOGETHER = 4  # curves in one panel; more bands than these hide each other
 _STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
     "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "mtrobust", "figure.constrained_layout.use": True,
@@ -114,13 +115,17 @@ def _figures(report: Report, column: str) -> tuple[Figure, str]:
     compared = [row for row in rows if row.cells[column].difference is not None]
     figure = _figure(1.3 + 0.28 * len(rows))
     axes = figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False)[0]
-    _seeds(axes[0], report, rows, column)
-    caption = f"{column}: small dots are seeds, large ones means; hollow: published."
+    _seeds(axes[0], rows, column)
+    caption = f"{column}: dots are seeds, strokes means" + ("; hollow: published." if _any_published(rows) else ".")
     verdicts = [verdict for (_, of), verdict in report.verdicts.items() if of == column and verdict.source == column]
     if len(verdicts) == 1 and verdicts[0].level:
         level = verdicts[0].level
-        axes[0].axvline(level.figure, color=GREY, linestyle=":", linewidth=1.5)
-        caption += f" Dotted: {level.kind} ({number(level.figure)})."
+        low, high = axes[0].get_xlim()
+        if level.figure > low - (high - low) / 2:  # else it would press the figures together
+            axes[0].axvline(level.figure, color=GREY, linestyle=":", linewidth=1.5)
+            caption += f" Dotted: {level.kind} ({number(level.figure)})."
+        else:
+            caption += f" Far to the left: {level.kind} ({number(level.figure)})."
     if compared:
         _bars(axes[1], rows, column)
         axes[1].set_xlabel(f"difference to {report.baseline}" + (" (points)" if "(%)" in axis_label(column) else ""))
@@ -128,13 +133,19 @@ def _figures(report: Report, column: str) -> tuple[Figure, str]:
     return figure, caption
 
 
-def _seeds(axes: Axes, report: Report, rows: Sequence[Row], column: str) -> None:
+def _any_published(rows: Iterable[Row]) -> bool:
+    return any(row.published for row in rows)
+
+
+def _seeds(axes: Axes, rows: Sequence[Row], column: str) -> None:
     for at, row in enumerate(rows):
         cell = row.cells[column]
         colour = BASE if row.baseline == row.label else OTHERS[0]
-        axes.plot(list(cell.values.values()), [at] * len(cell.values), "o", color=colour, markersize=3.5, alpha=0.6)
-        face = "white" if row.published else colour
-        axes.plot([cell.mean], [at], "o", color=colour, markerfacecolor=face, markersize=7.5)
+        if row.published:
+            axes.plot([cell.mean], [at], "D", color=OTHERS[1], markerfacecolor="white", markersize=6)
+            continue
+        axes.plot(list(cell.values.values()), [at] * len(cell.values), "o", color=colour, markersize=5, alpha=0.5)
+        axes.plot([cell.mean], [at], "|", color=colour, markersize=15, markeredgewidth=2.5)
     axes.set_yticks(range(len(rows)), [name_of(row) for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
@@ -232,8 +243,10 @@ def _band(seeds: Sequence[Mapping[int, float]]) -> Band:
 
 def _curve_figure(report: Report, name: str, of_group: Mapping[str, Band]) -> tuple[Figure, str]:
     """One panel where the methods can be told apart in it, else one for each method with the baseline behind it."""
-    together = len(of_group) <= len(OTHERS)
-    label = axis_label(name) if not name.endswith("/loss") else f"{name.removesuffix('/loss')}: training loss"
+    together = len(of_group) <= TOGETHER
+    label = (
+        axis_label(name) if not name.endswith("/loss") else f"{name.removesuffix('/loss')}: training loss per example"
+    )
     what = "mean over seeds; band: from the lowest to the highest seed"
     if together:
         figure = _figure(3.8)
@@ -246,9 +259,9 @@ def _curve_figure(report: Report, name: str, of_group: Mapping[str, Band]) -> tu
         return figure, f"{label} against the step: {what}."
     base = next((group for group in of_group if _is_base(report, group)), None)
     others = [group for group in of_group if group != base]
-    lines = -(-len(others) // 4)
-    figure = _figure(0.5 + 1.6 * lines)
-    panels = figure.subplots(lines, 4, sharex=True, sharey=True, squeeze=False).ravel()
+    lines = -(-len(others) // 3)
+    figure = _figure(0.5 + 1.8 * lines)
+    panels = figure.subplots(lines, 3, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, group in zip(panels, others, strict=False):
         if base is not None:
             _line(axes, of_group[base], BASE, base)

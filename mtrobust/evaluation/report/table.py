@@ -224,7 +224,7 @@ def _judge(report: Report, base: Group, points: Mapping[str, Mapping[int, Point]
             run = next(run for run in base.finished if run.figures.get(column) is not None)
             level = level_of(column, run, settings.untrained, settings.data_dir)
             reached = float(np.mean([point.value for point in points[column].values()]))
-            own[column] = Verdict(level, reached, level is None or reached > level.upper, column)
+            own[column] = Verdict(level, reached, level is None or reached > level.upper + 1e-9, column)
     for column, verdict in own.items():
         if verdict.level is None or (settings.gate == "task" and not is_dev(column)):
             source = next((other for other in _parents(column, own) if own[other].level is not None), None)

@@ -1,0 +1,466 @@
+"""From run folders to rows: names, seeds, differences, what may be compared, what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtrobust.errors import UserError
+from mtrobust.evaluation.report.choose import add_published, choose_best, find_sweep
+from mtrobust.evaluation.report.groups import group_runs, unequal_settings
+from mtrobust.evaluation.report.inputs import parse_seeds, read_expected, read_published
+from mtrobust.evaluation.report.missing import Expected, find_missing, whole_numbers
+from mtrobust.evaluation.report.runs import curves, find_runs, flatten, read_runs
+from mtrobust.evaluation.report.table import AVERAGE, Report, Settings, make_report
+from tests.evaluation.report.fake import classified, method, write_lines, write_predictions, write_run
+
+
+def groups_of(folder: Path, *arguments):
+    return group_runs(read_runs(find_runs([str(folder)])), *arguments)
+
+
+def report_of(folder: Path, **settings) -> Report:
+    return make_report(groups_of(folder), Settings(**settings))
+
+
+def row_of(report: Report, label: str):
+    return next(row for row in report.rows if row.label == label and not row.published)
+
+
+def faults(call, *arguments) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return caught.value.faults
+
+
+def two_methods(folder: Path, rows: int = 400) -> dict[str, list[float]]:
+    """`standard` and `rapt` with three seeds each on the same examples; accuracies by method."""
+    generator, found = np.random.default_rng(5), {"standard": [], "rapt": []}
+    hard = generator.random(rows)
+    for name, bonus in (("standard", 0.75), ("rapt", 0.85)):
+        for seed in (1, 2, 3):
+            run = write_run(
+                folder / f"{name}-{seed}", method(name), seed, {}, speed=20.0 if name == "standard" else 10.0
+            )
+            right = (hard + generator.normal(0, 0.02, rows) < bonus).tolist()
+            acc = classified(run, right, rows // 2)
+            write_run(run, method(name), seed, {"mr": {"acc": acc}}, speed=20.0 if name == "standard" else 10.0)
+            found[name].append(acc)
+    return found
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_any_depth_are_columns_and_counts_are_not():
+    found = flatten(
+        {"acc": 1, "hans": {"acc": 2.5, "lexical": {"acc": None}}, "shift/acc": 3.0, "cmat_0_1": 7, "count": 9,
+         "best_f1_thresh": 0.5, "name": "x", "flag": True}, "mnli",
+    )  # fmt: skip
+    assert found == {"mnli/acc": 1.0, "mnli/hans/acc": 2.5, "mnli/hans/lexical/acc": None, "mnli/shift/acc": 3.0}
+
+
+def test_runs_are_found_below_folders_and_by_pattern_each_once(tmp_path: Path):
+    for name in ("a-2", "a-10", "b-1"):
+        write_run(tmp_path / "grid" / "mr" / name)
+    (tmp_path / "grid" / "mr" / "b-1.log").write_text("x", encoding="utf-8")
+    found = find_runs([str(tmp_path), str(tmp_path / "grid/mr/a-*"), str(tmp_path / "grid/mr/b-1")])
+    assert [path.name for path in found] == ["a-2", "a-10", "b-1"]
+    (tmp_path / "empty").mkdir()
+    assert [line.rpartition(": ")[2][:12] for line in faults(find_runs, [str(tmp_path / "empty"), "no/such*"])] == [
+        "neither a ru", "no such fold",
+    ]  # fmt: skip
+
+
+def test_attack_figures_are_columns(tmp_path: Path):
+    run = write_run(tmp_path / "r", figures={"mr": {"acc": 80.0}})
+    (run / "attack").mkdir()
+    content = {"original_accuracy": 80.0, "attack_accuracy": 20.0, "query_number": 55.5, "seconds": 3.0, "seed": 1}
+    (run / "attack/mr.test.json").write_text(json.dumps(content), encoding="utf-8")
+    (found,) = read_runs([run])
+    assert list(found.figures) == [
+        "mr/acc", "mr/attack/test/original_accuracy", "mr/attack/test/attack_accuracy", "mr/attack/test/query_number",
+    ]  # fmt: skip
+
+
+def test_damaged_files_are_all_named(tmp_path: Path):
+    write_run(tmp_path / "a", figures={"mr": {"acc": 1.0}})
+    (tmp_path / "a/all_results.json").write_text("{", encoding="utf-8")
+    write_run(tmp_path / "b", seed="one", perturb=[])  # type: ignore[arg-type]
+    found = faults(read_runs, [tmp_path / "a", tmp_path / "b"])
+    assert "all_results.json" in found[0] and "seed: one: must be a whole number" in found[1]
+
+
+def test_curves_survive_a_cut_off_line_and_keep_the_later_of_two(tmp_path: Path):
+    run = write_run(tmp_path / "r")
+    lines = [
+        {"step": 10, "train": {"mr": {"loss": 0.7}}}, {"step": 20, "train": {"mr": {"loss": 0.9}}},
+        {"step": 20, "train": {"mr": {"loss": 0.6}}},
+        {"step": 20, "eval": {"mr": {"acc": 70.0, "imdb": {"acc": 60.0}}}},
+    ]  # fmt: skip
+    path = write_lines(run / "metrics.jsonl", lines)
+    path.write_text(path.read_text(encoding="utf-8") + '{"step": 30, "tra', encoding="utf-8")
+    (read,) = read_runs([run])
+    assert curves(read) == {"mr/loss": {10: 0.7, 20: 0.6}, "mr/acc": {20: 70.0}, "mr/imdb/acc": {20: 60.0}}
+
+
+# --- groups ------------------------------------------------------------------------------------------------------
+
+
+def test_names_hold_the_composition_and_what_varies_only(tmp_path: Path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"s-{seed}", [], seed, output_dir=f"elsewhere-{seed}")
+        write_run(tmp_path / f"r1-{seed}", method("rapt", layers="1", eta=2.0), seed)
+        write_run(tmp_path / f"r2-{seed}", method("rapt", eta=2.0), seed)  # layers at the default
+        write_run(tmp_path / f"c-{seed}", method("vda", mlm="m") + method("smart"), seed)
+    labels = [group.label for group in groups_of(tmp_path)]
+    assert labels[-2:] == ["standard", "vda+smart"] and labels[0] == "rapt layers=1"
+    assert labels[1].startswith("rapt layers=") and len(labels) == 4
+
+
+def test_an_option_written_out_and_the_same_default_are_one_group(tmp_path: Path):
+    write_run(tmp_path / "a", method("smart", alpha=1.0), 1)
+    write_run(tmp_path / "b", method("smart"), 2)
+    assert [group.label for group in groups_of(tmp_path)] == ["smart"]
+
+
+def test_runs_of_other_tasks_with_other_settings_are_the_same_method(tmp_path: Path):
+    write_run(tmp_path / "a", method("rapt"), 1, learning_rate=1e-4)
+    write_run(tmp_path / "b", method("rapt"), 1, learning_rate=3e-5, train_tasks=["qa"])
+    assert [group.label for group in groups_of(tmp_path)] == ["rapt"]
+
+
+def test_a_task_s_own_method_is_part_of_the_name(tmp_path: Path):
+    run = write_run(tmp_path / "a", [], 1)
+    text = (run / "task_def.yml").read_text(encoding="utf-8")
+    (run / "task_def.yml").write_text(
+        text.replace("mr:", "mr:\n  perturb: [{name: rapt, options: {}}]"), encoding="utf-8"
+    )
+    assert [group.label for group in groups_of(tmp_path)] == ["standard; mr: rapt"]
+
+
+def test_labels_and_group_by(tmp_path: Path):
+    for fraction in (0.1, 1.0):
+        for seed in (1, 2):
+            write_run(tmp_path / f"rapt-{fraction}-{seed}", method("rapt"), seed, data_fraction=fraction)
+    assert [g.label for g in groups_of(tmp_path)] == ["rapt data_fraction=0.1", "rapt data_fraction=1"]
+    assert [g.label for g in groups_of(tmp_path, ["data_fraction"])] == ["data_fraction=0.1", "data_fraction=1"]
+    labelled = groups_of(tmp_path, None, [("rapt-0.1-*", "few"), ("rapt-*", "all")])
+    assert {g.label: len(g.runs) for g in labelled} == {"few": 2, "all": 2}
+    runs = read_runs(find_runs([str(tmp_path)]))
+    found = faults(group_runs, runs, ["data_fractoin"], [("x*", "y")])
+    assert found == [
+        "--label: x*: fits no run folder",
+        "--group_by: data_fractoin: no run has this setting; did you mean 'data_fraction'?",
+    ]
+
+
+def test_the_same_seed_twice_is_a_fault(tmp_path: Path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, method("rapt"), 1, {"mr": {"acc": 1.0, "f1": 2.0}})
+    (line,) = faults(groups_of, tmp_path)
+    assert "both are rapt with seed 1" in line and str(tmp_path / "a") in line and "--group_by" in line
+
+
+def test_settings_that_differ_between_methods_are_noted(tmp_path: Path):
+    write_run(tmp_path / "a", [], 1)
+    write_run(tmp_path / "b", method("rapt"), 1)
+    write_run(tmp_path / "c", method("smart"), 1, learning_rate=3e-5)
+    assert unequal_settings(groups_of(tmp_path)) == [
+        "learning_rate differs between the methods (on mr): 0.0001, but 3e-05 (smart)"
+    ]
+
+
+# --- figures and differences --------------------------------------------------------------------------------------
+
+
+def test_mean_deviation_difference_and_time_by_hand(tmp_path: Path):
+    figures = two_methods(tmp_path)
+    row = row_of(report_of(tmp_path), "rapt")
+    cell = row.cells["mr/acc"]
+    assert cell.mean == pytest.approx(np.mean(figures["rapt"]))
+    assert cell.std == pytest.approx(np.std(figures["rapt"], ddof=1))
+    assert cell.difference is not None and cell.difference.seeds == (1, 2, 3)
+    assert cell.difference.mean == pytest.approx(np.mean(np.subtract(figures["rapt"], figures["standard"])))
+    assert row.times == (2.0, 2.0, 2.0) and row.time == 2.0 and row.seconds == pytest.approx(0.1)
+
+
+def test_the_interval_is_that_of_a_bootstrap_written_out(tmp_path: Path):
+    """The examples' part against a plain loop over resampled examples with its own generator."""
+    two_methods(tmp_path)
+    cell = row_of(report_of(tmp_path), "rapt").cells["mr/acc"]
+    right = {}
+    for name in ("standard", "rapt"):
+        for seed in (1, 2, 3):
+            lines = (
+                (tmp_path / f"{name}-{seed}/predictions/mr.dev.jsonl").read_text(encoding="utf-8").strip().split("\n")
+            )
+            right[name, seed] = np.array([(r := json.loads(x))["prediction"] == r["label"] for x in lines], dtype=float)
+    difference = 100 * np.mean([right["rapt", s] - right["standard", s] for s in (1, 2, 3)], axis=0)
+    generator = np.random.default_rng(0)
+    drawn = [difference[generator.integers(400, size=400)].mean() for _ in range(3000)]
+    assert cell.difference is not None and cell.difference.of_examples is not None
+    assert cell.difference.of_examples[:2] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.25)
+    assert cell.difference.interval.of == "seeds and examples" and cell.difference.clear
+
+
+def test_seeds_alone_where_examples_differ_or_do_not_give_the_figure(tmp_path: Path):
+    two_methods(tmp_path)
+    path = tmp_path / "rapt-2/predictions/mr.dev.jsonl"
+    lines = path.read_text(encoding="utf-8").strip().split("\n")
+    path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    cell = row_of(report_of(tmp_path), "rapt").cells["mr/acc"]
+    assert cell.difference is not None and cell.difference.interval.of == "seeds"
+
+
+def test_only_common_seeds_are_paired(tmp_path: Path):
+    for seed, acc in ((1, 80.0), (2, 82.0)):
+        write_run(tmp_path / f"s-{seed}", [], seed, {"mr": {"acc": acc}})
+    for seed, acc in ((2, 85.0), (3, 90.0)):
+        write_run(tmp_path / f"r-{seed}", method("rapt"), seed, {"mr": {"acc": acc}})
+    write_run(tmp_path / "v-9", method("smart"), 9, {"mr": {"acc": 70.0}})
+    report = report_of(tmp_path)
+    cell = row_of(report, "rapt").cells["mr/acc"]
+    assert cell.mean == 87.5 and cell.difference is not None
+    assert cell.difference.seeds == (2,) and cell.difference.mean == 3.0 and cell.difference.interval.of == "none"
+    assert row_of(report, "smart").cells["mr/acc"].why == "no common seed"
+
+
+def test_the_baseline_of_a_condition_has_the_same_condition(tmp_path: Path):
+    for fraction, accuracies in ((0.1, (60.0, 61.0)), (1.0, (80.0, 84.0))):
+        for name, acc in zip(("standard", "rapt"), accuracies, strict=True):
+            write_run(tmp_path / f"{name}-{fraction}", method(name), 1, {"mr": {"acc": acc}}, data_fraction=fraction)
+    report = report_of(tmp_path)
+    found = {row.label: (row.baseline, row.cells["mr/acc"].difference) for row in report.rows}
+    for fraction, gain in (("0.1", 1.0), ("1", 4.0)):
+        base, difference = found[f"rapt data_fraction={fraction}"]
+        assert base == f"standard data_fraction={fraction}" and difference is not None and difference.mean == gain
+
+
+def test_average_of_columns_by_seed(tmp_path: Path):
+    for seed, (acc, f1) in enumerate([(80.0, 60.0), (82.0, 64.0)], start=1):
+        write_run(tmp_path / f"s-{seed}", [], seed, {"mr": {"acc": acc, "f1": f1}})
+        write_run(tmp_path / f"r-{seed}", method("rapt"), seed, {"mr": {"acc": acc + 1, "f1": f1 + 2}})
+    write_run(tmp_path / "s-3", [], 3, {"mr": {"acc": 90.0}})
+    report = report_of(tmp_path, average=["*"])
+    cell = row_of(report, "standard").cells[AVERAGE]
+    assert dict(cell.values) == {1: 70.0, 2: 73.0}  # seed 3 lacks a column
+    difference = row_of(report, "rapt").cells[AVERAGE].difference
+    assert difference is not None and difference.mean == 1.5
+    assert report.columns == ["mr/acc", "mr/f1", AVERAGE]
+    assert faults(make_report, groups_of(tmp_path), Settings(average=["mr/mcc"]))[0].startswith(
+        "--average: mr/mcc: no such"
+    )
+
+
+def test_average_uses_the_same_draw_of_examples_in_all_columns(tmp_path: Path):
+    """Twice the same column: the interval of the average is that of the column."""
+    two_methods(tmp_path)
+    for run in tmp_path.glob("*-*"):
+        results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+        results["mr"]["f1_micro"] = results["mr"]["acc"]
+        (run / "all_results.json").write_text(json.dumps(results), encoding="utf-8")
+    cells = row_of(report_of(tmp_path, average=["*"]), "rapt").cells
+    one, both = cells["mr/acc"].difference, cells[AVERAGE].difference
+    assert one is not None and both is not None
+    assert both.interval[:2] == pytest.approx(one.interval[:2]) and both.interval.of == "seeds and examples"
+
+
+# --- what may be compared ----------------------------------------------------------------------------------------
+
+
+def at_accuracy(folder: Path, share: float, rows: int = 200) -> Report:
+    for name in ("standard", "rapt"):
+        run = folder / f"{name}-1"
+        write_run(run, method(name), 1)
+        acc = classified(run, [i < share * rows for i in range(rows)], rows // 2)
+        write_run(run, method(name), 1, {"mr": {"acc": acc, "hans": {"x": {"acc": 30.0}}}})
+    return report_of(folder)
+
+
+def test_nothing_is_compared_where_the_baseline_is_within_the_majority_s_interval(tmp_path: Path):
+    # majority 50.0 of 200; the bootstrap's upper end is 57.0
+    report = at_accuracy(tmp_path / "low", 0.57)
+    cell = row_of(report, "rapt").cells["mr/acc"]
+    assert cell.difference is None and cell.why == "not compared"
+    verdict = report.verdicts["standard", "mr/acc"]
+    assert verdict.level is not None and verdict.level[:2] == (50.0, pytest.approx(57.0)) and not verdict.compared
+    assert row_of(report, "rapt").cells["mr/hans/x/acc"].why == "not compared"  # no labels of its own: the task's
+    above = at_accuracy(tmp_path / "high", 0.58)
+    assert row_of(above, "rapt").cells["mr/acc"].difference is not None
+    assert above.verdicts["standard", "mr/hans/x/acc"].source == "mr/acc"
+
+
+def test_a_set_is_judged_by_itself_or_by_its_task(tmp_path: Path):
+    for name in ("standard", "rapt"):
+        run = write_run(tmp_path / f"{name}-1", method(name), 1)
+        acc = classified(run, [i < 180 for i in range(200)], 100)
+        shifted = classified(run, [i < 104 for i in range(200)], 100, "mr.hans")
+        write_run(run, method(name), 1, {"mr": {"acc": acc, "hans": {"acc": shifted}}})
+    assert row_of(report_of(tmp_path), "rapt").cells["mr/hans/acc"].why == "not compared"
+    of_task = row_of(report_of(tmp_path, gate="task"), "rapt").cells["mr/hans/acc"]
+    assert of_task.difference is not None and of_task.difference.interval.of == "examples"
+
+
+def test_an_untrained_run_is_a_level_for_questions(tmp_path: Path):
+    rows = [{"id": str(i), "answers": {"text": ["the cat"], "answer_start": [0]}} for i in range(100)]
+    write_lines(tmp_path / "data/qa/dev.jsonl", rows)
+
+    def run(name: str, spec: list, right: int) -> Path:
+        path = write_run(tmp_path / name, spec, 1, train_tasks=["qa"])
+        records = [{"id": str(i), "prediction": "Cat" if i < right else "dog"} for i in range(100)]
+        write_lines(path / "predictions/qa.dev.jsonl", records)
+        return write_run(path, spec, 1, {"qa": {"em": float(right), "f1": float(right)}}, train_tasks=["qa"])
+
+    low = run("untrained", [], 10)
+    (untrained,) = read_runs([low])
+    groups = group_runs(read_runs([run("s", [], 17), run("r", method("rapt"), 40)]))
+    report = make_report(groups, Settings(untrained=untrained))
+    level = report.verdicts["standard", "qa/em"].level
+    assert level is not None and level.figure == 10.0 and level.upper == pytest.approx(16.0, abs=0.6)
+    difference = row_of(report, "rapt").cells["qa/em"].difference
+    assert difference is not None and difference.interval.of == "examples" and difference.mean == 23.0
+    (low / "predictions/qa.dev.jsonl").unlink()
+    again = make_report(groups, Settings(untrained=untrained)).verdicts["standard", "qa/em"]
+    assert again.level is not None and again.level.upper == 13.0 and again.compared
+
+
+def test_correlations_have_their_level(tmp_path: Path):
+    run = write_run(tmp_path / "s", [], 1)
+    labels = [float(i) for i in range(100)]
+    write_predictions(run, "mr.dev", labels, labels[::-1])
+    write_run(run, [], 1, {"mr": {"pearson": -100.0}})
+    write_run(tmp_path / "r", method("rapt"), 1, {"mr": {"pearson": 50.0}})
+    verdict = report_of(tmp_path).verdicts["standard", "mr/pearson"]
+    assert verdict.level is not None and verdict.level.upper == pytest.approx(19.6) and not verdict.compared
+
+
+# --- what is missing ---------------------------------------------------------------------------------------------
+
+
+def test_gaps_are_named(tmp_path: Path):
+    full = {"mr": {"acc": 80.0, "hans": {"acc": 50.0}}}
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"s-{seed}", [], seed, full)
+    write_run(tmp_path / "r-1", method("rapt"), 1, {"mr": {"acc": 80.0}})
+    write_run(tmp_path / "r-2", method("rapt"), 2, {"mr": {"acc": None, "hans": {"acc": 1.0}}})
+    half = write_run(tmp_path / "v-1", method("smart"), 1)
+    hint = f"goes on with `mtrobust train {half / 'config.yml'} --resume`"
+    (half / "checkpoints/step-50").mkdir(parents=True)
+    (half / "checkpoints/step-50/COMPLETE").touch()
+    write_run(tmp_path / "q-1", [], 1, {"qa": {"em": 1.0}}, train_tasks=["qa"])
+    groups = groups_of(tmp_path)
+    columns = make_report(groups, Settings()).columns
+    assert find_missing(groups, None, columns) == [
+        f"smart, seed 1: not finished ({half}: at step-50; {hint})",
+        "rapt: no run on mr with seed 3, which others have",
+        "smart: no run on mr with seeds 2-3, which others have",
+        "no run on qa of rapt, smart",
+        "rapt, seed 1: lacks mr/hans/acc",
+        "rapt, seed 2: has undefined values (null) of mr/acc",
+    ]
+    planned = find_missing(
+        groups, Expected(["standard", "vat", "rapt"], [1, 2, 3, 4], ["mr/acc", "mr/imdb/*"]), columns
+    )
+    assert planned[1:5] == [
+        "standard: no run with seed 4 (expected)",
+        "vat: no run (expected: seeds 1-4)",
+        "rapt: no run with seeds 3-4 (expected)",
+        "mr/imdb/*: no run has such a column (expected)",
+    ]
+
+
+def test_whole_numbers():
+    assert whole_numbers([5, 1, 2, 3, 9, 8]) == "1-3, 5, 8-9"
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_as_people_write_them():
+    assert parse_seeds("1-3, 7") == parse_seeds([1, 2, 3, 7]) == [1, 2, 3, 7]
+    assert parse_seeds(4) == [4]
+    assert [parse_seeds(x) for x in (True, "a", None, [1.5], [], "3-1")] == [None] * 6
+
+
+def test_the_expected_grid_and_its_faults(tmp_path: Path):
+    path = tmp_path / "grid.yml"
+    path.write_text("methods: [standard, rapt]\nseeds: 1-2\n", encoding="utf-8")
+    assert read_expected(path) == Expected(["standard", "rapt"], [1, 2], [])
+    path.write_text("method: [x]\nseeds: many\ncolumns: 3\n", encoding="utf-8")
+    assert [line.split(": ")[1] for line in faults(read_expected, path)] == ["method", "methods", "seeds", "columns"]
+
+
+def test_published_figures_stand_beside_ours_and_idle_ones_are_named(tmp_path: Path):
+    write_run(tmp_path / "s", [], 1, {"mr": {"acc": 80.0}})
+    write_run(tmp_path / "r", method("rapt"), 1, {"mr": {"acc": 81.0}})
+    path = tmp_path / "paper.yml"
+    text = "source: Someone 2020, Table 1\nmr/acc: {standard: 85.1, rapt: 86, other: 87}\nsst2/acc: {rapt: 90}\n"
+    path.write_text(text, encoding="utf-8")
+    report = report_of(tmp_path)
+    add_published(report, [read_published(path)])
+    assert [(row.label, bool(row.published), row.cells["mr/acc"].mean) for row in report.rows] == [
+        ("standard", False, 80.0), ("standard", True, 85.1), ("rapt", False, 81.0), ("rapt", True, 86.0),
+        ("other", True, 87.0),
+    ]  # fmt: skip
+    assert report.notes == ["published figures without a column here (Someone 2020, Table 1): sst2/acc"]
+    path.write_text("mr/acc: {standard: high}\nmr/f1: 3\n", encoding="utf-8")
+    assert [line.split(": ")[1] for line in faults(read_published, path)] == ["source", "mr/acc", "mr/f1"]
+
+
+# --- choosing and sweeping ---------------------------------------------------------------------------------------
+
+
+def grid(folder: Path) -> None:
+    figures = {"1": (80.0, 82.0), "2": (84.0, 84.0), "3": (90.0,)}
+    for layers, accuracies in figures.items():
+        for seed, acc in enumerate(accuracies, start=1):
+            write_run(
+                folder / f"r{layers}-{seed}", method("rapt", layers=layers), seed, {"mr": {"acc": acc, "ppl": acc}}
+            )
+    for seed in (1, 2):
+        write_run(folder / f"s-{seed}", [], seed, {"mr": {"acc": 79.0, "ppl": 1.0}})
+
+
+def test_the_best_setting_by_dev_mean_among_those_with_all_seeds(tmp_path: Path):
+    grid(tmp_path)
+    choice = choose_best(groups_of(tmp_path), "mr/acc")
+    assert [group.label for group in choice.groups] == ["rapt layers=2", "standard"]
+    assert choice.marks == {"rapt layers=2": "chosen on dev, of 2"}
+    assert choice.lines == [
+        ("rapt layers=1", "81.0 ± 1.4 (n=2)", ""),
+        ("rapt layers=2", "84.0 ± 0.0 (n=2)", "chosen"),
+        ("rapt layers=3", "90.0 (n=1)", "not considered: fewer seeds"),
+    ]
+    assert choose_best(groups_of(tmp_path), "mr/ppl").groups[0].label == "rapt layers=1"  # less is better
+    assert "must be a dev metric" in faults(choose_best, groups_of(tmp_path), "mr/test/acc")[0]
+
+
+def test_a_condition_is_not_chosen(tmp_path: Path):
+    for fraction in (0.1, 1.0):
+        write_run(
+            tmp_path / f"r{fraction}", method("rapt"), 1, {"mr": {"acc": 80.0 + fraction}}, data_fraction=fraction
+        )
+    assert len(choose_best(groups_of(tmp_path), "mr/acc").groups) == 2
+
+
+def test_a_sweep_orders_its_values_and_keeps_the_baseline_apart(tmp_path: Path):
+    for seed, layers in enumerate(("10", "2", "embeddings", "words")):
+        write_run(tmp_path / f"r{layers}", method("rapt", layers=layers), seed, {"mr": {"acc": 80.0}})
+    write_run(tmp_path / "s", [], 1, {"mr": {"acc": 79.0}})
+    sweep = find_sweep(groups_of(tmp_path), "perturb.rapt.layers")
+    assert sweep.values == ["words", "embeddings", "2", "10"] and sweep.flat == ["standard"]
+    assert sweep.families == {"rapt": {x: f"rapt layers={x}" for x in sweep.values}}
+    assert "has one value" in faults(find_sweep, groups_of(tmp_path), "learning_rate")[0]
+    assert "did you mean 'perturb.rapt.layers'" in faults(find_sweep, groups_of(tmp_path), "perturb.rapt.layer")[0]
+    mixed = groups_of(tmp_path, None, [("r*", "rapt")])
+    assert "do not group these together" in faults(find_sweep, mixed, "perturb.rapt.layers")[0]
+
+
+def test_numbers_are_swept_by_size(tmp_path: Path):
+    for fraction in (1.0, 0.05, 0.5):
+        write_run(tmp_path / f"r{fraction}", method("rapt"), 1, {"mr": {"acc": 80.0}}, data_fraction=fraction)
+    assert find_sweep(groups_of(tmp_path), "data_fraction").values == ["0.05", "0.5", "1"]
