@@ -8,7 +8,7 @@ a question) has no examples here rather than wrong ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrobust.evaluation.report.runs import RunData, is_dev
+from mtrobust.data.rows import find_split, read_rows
+from mtrobust.errors import UserError
+from mtrobust.evaluation.report.runs import RunData, is_dev, task_of
 from mtrobust.evaluation.report.stats import Array, Score
+from mtrobust.evaluation.run_folder import load_tasks
 from mtrobust.registry import Registry
 from mtrobust.tasks import squad_metrics
+from mtrobust.tasks.taskdef import TaskDef
 
 TOLERANCE = 1e-3  # points between a recorded figure and the one of the examples
 
@@ -226,17 +230,52 @@ def _predicted(
 
 
 def _answers(run: RunData, column: str, data_dir: Path | None) -> dict[str, list[str]]:
-    """Accepted answers by id from the rows of the column's split, where they are JSON Lines."""
-    task, *middle, _ = column.split("/")
+    """Accepted answers by id from the rows behind a column."""
+    answers = {row["id"]: row.get("answers") for row in _rows(run, column, data_dir)}
+    return {key: found["text"] for key, found in answers.items() if isinstance(found, dict) and "text" in found}
+
+
+_READ: dict[tuple[Path, str], list[dict[str, Any]]] = {}  # seeds and methods share their rows
+
+
+def _rows(run: RunData, column: str, data_dir: Path | None) -> list[dict[str, Any]]:
+    """The rows behind a column: id, label name or number, answers; none where they cannot be found or read."""
+    name, *middle, _ = column.split("/")
     root = data_dir or Path(str(run.config.get("data_dir", "")))
-    places = [root / task / f"{middle[0] if middle else 'dev'}.jsonl"]
-    places += [root / middle[0] / f"{split}.jsonl" for split in ("dev", "test") if middle]
-    found = {}
-    for record in next((_records(path) for path in places if path.is_file()), []):
-        answers = record.get("answers")
-        if isinstance(answers, dict) and isinstance(answers.get("text"), list):
-            found[str(record["id"])] = [str(text) for text in answers["text"]]
-    return found
+    try:
+        task = load_tasks(run.path)[name]
+        path = _split_file(task, root, middle[0] if middle else None)
+        if path is None or len(middle) > 1:
+            return []
+        key = path.resolve(), json.dumps(run.tasks.get(name), sort_keys=True, default=str)
+        if key not in _READ:
+            names = task.labels or []
+            _READ[key] = [
+                {"id": row["id"], "answers": row.get("answers"), "label": _label(row.get("label"), names)}
+                for row in read_rows(task, path)
+            ]
+        return _READ[key]
+    except (UserError, KeyError):
+        return []
+
+
+def _label(label: Any, names: Sequence[str]) -> Any:
+    """The name of a label id; anything else as it is."""
+    return names[label] if isinstance(label, int) and label < len(names) else label
+
+
+def _split_file(task: TaskDef, root: Path, part: str | None) -> Path | None:
+    """The file of the first dev split, or of a split or an evaluation set called `part`."""
+    places = [(task, part or task.dev_splits[0])]
+    if part:
+        of_set = task.model_copy(update={"data": part})
+        places += [(of_set, split) for split in ("dev", "test")]
+    for definition, split in places:
+        try:
+            return find_split(definition, root, split)
+        except UserError:
+            continue
+    return None
 
 
 def _attacked(path: Path, records: list[dict[str, Any]]) -> Examples | None:
@@ -256,12 +295,8 @@ def labels_of(run: RunData, column: str, data_dir: Path | None) -> tuple[list[An
     examples = read_examples(run, column, data_dir)
     if examples is not None and examples.classes:
         return examples.labels, examples.classes
-    task, *middle, _ = column.split("/")
-    root = data_dir or Path(str(run.config.get("data_dir", "")))
-    path = root / task / f"{middle[0] if middle else 'dev'}.jsonl"
-    if examples is not None or len(middle) > 1 or not path.is_file():
-        return (examples.labels if examples is not None else []), ()
-    labels = [record["label"] for record in _records(path) if isinstance(record.get("label"), str | int | float)]
-    given = [str(name) for name in (run.tasks.get(task) or {}).get("labels") or []]
-    names = [given[x] if isinstance(x, int) and x < len(given) else str(x) for x in labels]
-    return names, tuple(given or sorted(set(names)))
+    if examples is not None:
+        return examples.labels, ()
+    labels = [row["label"] for row in _rows(run, column, data_dir) if row["label"] is not None]
+    given = (run.tasks.get(task_of(column)) or {}).get("labels") or []
+    return labels, tuple(map(str, given))

@@ -57,7 +57,7 @@ def draw(report: Report, groups: Sequence[Group], sweeps: Sequence[Sweep]) -> It
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
-        for column in report.columns:
+        for column in (c for c in report.columns if any(c in row.cells for row in report.own_rows)):
             yield _save(f"figures-{_slug(column)}", *_figures(report, column))
         for sweep in sweeps:
             for column in report.columns:

@@ -50,10 +50,11 @@ def name_of(row: Row) -> str:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """With one decimal, or the mark for nothing."""
-    return (
-        NOTHING if value is None or value != value else format(value, "+.1f" if sign else ".1f").replace("-0.0", "0.0")
-    )
+    """With one decimal, or the mark for nothing. What rounds to zero has no sign."""
+    if value is None or value != value:
+        return NOTHING
+    text = format(value, "+.1f" if sign else ".1f")
+    return "0.0" if text in ("-0.0", "+0.0") else text
 
 
 def _spread(cell: Cell, usual: tuple[int, ...]) -> str:

@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from mtrobust.errors import UserError
+from mtrobust.evaluation.report.groups import Group, group_runs
+from mtrobust.evaluation.report.runs import find_runs, read_runs
+
 TASK_DEFS = {
-    "mr": {"task_type": "Classification", "labels": ["negative", "positive"], "split_names": ["train", "dev", "test"]},
-    "qa": {"task_type": "SpanClassification", "split_names": ["train", "dev"]},
-}
+    "mr": {
+        "task_type": "Classification", "data_format": "PremiseOnly", "labels": ["negative", "positive"],
+        "metric_meta": ["ACC"],
+    },
+    "qa": {"task_type": "SpanClassification", "data_format": "MRC", "metric_meta": ["EmF1"]},
+}  # fmt: skip
 
 
 def write_run(
@@ -70,3 +78,15 @@ def classified(run: Path, right: Sequence[bool], positive: int, name: str = "mr.
     predictions = [a if ok else NAMES[a == NAMES[0]] for a, ok in zip(labels, right, strict=True)]
     write_predictions(run, name, labels, predictions, NAMES)
     return 100.0 * sum(right) / len(right)
+
+
+def groups_of(folder: Path, *arguments: Any) -> list[Group]:
+    """The groups of all runs below a folder."""
+    return group_runs(read_runs(find_runs([str(folder)])), *arguments)
+
+
+def faults(call: Any, *arguments: Any) -> list[str]:
+    """The lines with which a call refuses its input."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return caught.value.faults
