@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mtrobust.evaluation.report.inputs import read_expected
 from tests.evaluation.report.fake import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,8 +141,10 @@ def test_a_failed_cell_stops_nothing_and_is_named(tmp_path: Path, jobs: list[str
     calls = lines_of(tmp_path / "calls")
     assert len(calls) == 4 and all(call.endswith("--epochs 3 --max_steps 5") for call in calls)
     assert (tmp_path / "out/step").exists() and lines_of(tmp_path / "other") == [
-        f"report --out {tmp_path}/out/report {tmp_path}/out"
+        f"report --out {tmp_path}/out/report --expect {tmp_path}/out/expected.yml {tmp_path}/out"
     ]
+    expected = read_expected(tmp_path / "out/expected.yml")
+    assert [path.name for path in expected.runs] == ["good-1", "bad-1", "good-2", "bad-2"]
     again = run_grid(script, *jobs, "--max_steps", "5")
     added = lines_of(tmp_path / "calls")[4:]
     assert again.returncode == 1 and sorted(call.split("/")[-1].split()[0] for call in added) == ["bad-1", "bad-2"]

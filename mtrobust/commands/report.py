@@ -216,6 +216,8 @@ def _make(
     settings = Settings(args.baseline or REFERENCE, args.columns, args.average, args.gate, untrained, args.data_dir)
     log.info("%d runs, %d rows, %d columns", len(runs), len(choice.groups), len(columns))
     report = make_report(choice.groups, settings, expected.methods if expected else [])
+    if sweeps and args.best_by:
+        report.swept = make_report(groups, settings).rows
     report.missing = find_missing(groups, expected, columns)
     report.notes += _notes(report, settings, unequal_settings(choice.groups))
     report.grid, report.grid_column = choice.lines, args.best_by or ""

@@ -36,6 +36,7 @@ grid_begin() { # OUT, arguments of the script
     [ "$GRID_JOBS" = 1 ] || export OMP_NUM_THREADS=1
     [ -z "$GRID_SMALL" ] || GRID_OUT=$GRID_OUT/small
     mkdir -p "$GRID_OUT"
+    GRID_CELLS=''
     GRID_FAILED=$(mktemp "${TMPDIR:-/tmp}/grid.XXXXXX")
     trap 'rm -f "$GRID_FAILED"' EXIT
     trap '_grid_stop' INT TERM
@@ -48,6 +49,7 @@ small() { # value with --small, value without; several words each where quoted
 run_cell() { # NAME SEED, flags of mtrobust train
     local name=$1 seed=$2
     shift 2
+    GRID_CELLS+="- \"$name-$seed\""$'\n'
     _grid_start _grid_cell "$name" "$seed" "$@" ${GRID_FLAGS[@]+"${GRID_FLAGS[@]}"}
 }
 
@@ -59,8 +61,9 @@ grid_wait() {
     wait
 }
 
-grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs
-    "$mtrobust" report --out "$GRID_OUT/report" "$@"
+grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs, gaps are named in them
+    printf 'runs:\n%s' "$GRID_CELLS" >"$GRID_OUT/expected.yml"
+    "$mtrobust" report --out "$GRID_OUT/report" --expect "$GRID_OUT/expected.yml" "$@"
 }
 
 grid_end() {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_labels_make_rows_and_an_untrained_run_is_no_row(runs: Path, tmp_path: P
     )
     assert ended.code == 0, ended.err
     assert "| Ours " in ended.out and "learning_rate" not in ended.out
-    assert "not compared: `standard` (76.0) is not clearly above" in ended.out and "untrained run" in ended.out
+    assert "learned nothing reaches: mr/acc (76.0; untrained run 79.0, upper end of its interval 82.0)." in ended.out
 
 
 def test_without_the_baseline_the_figures_stand_alone(runs: Path, tmp_path: Path, mtrobust: Callable, monkeypatch):
@@ -192,4 +193,18 @@ def test_real_rows_and_a_real_encoder(
     lines = (tmp_path / "runs/standard-1/predictions/mrpc.dev.jsonl").read_text(encoding="utf-8").strip().split("\n")
     labels = [json.loads(line)["label"] for line in lines]
     assert level["figure"] == pytest.approx(100 * max(map(labels.count, set(labels))) / len(labels))
-    assert not level["compared"] and "mrpc/acc: not compared" in ended.out  # two steps teach nothing
+    assert not level["compared"] and "learned nothing reaches: mrpc/acc (" in ended.out  # two steps teach nothing
+
+
+def test_the_guide_names_every_flag_and_its_files_can_be_read(tmp_path: Path):
+    from mtrobust.commands.report import _parser
+    from mtrobust.evaluation.report.inputs import read_expected, read_published
+
+    text = (Path(__file__).resolve().parents[2] / "docs/report.md").read_text(encoding="utf-8")
+    flags = [flag for action in _parser()._actions for flag in action.option_strings if flag.startswith("--")]
+    assert [flag for flag in flags if flag not in text and flag != "--help"] == []
+    grid, paper = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "grid.yml").write_text(grid, encoding="utf-8")
+    (tmp_path / "paper.yml").write_text(paper, encoding="utf-8")
+    assert read_expected(tmp_path / "grid.yml").seeds == [1, 2, 3]
+    assert read_published(tmp_path / "paper.yml").figures == {"mrpc/acc": {"standard": 84.0, "rapt": 86.0}}

@@ -36,22 +36,33 @@ def parse_seeds(value: Any) -> list[int] | None:
 
 
 def read_expected(path: Path) -> Expected:
-    """Reads `--expect`. Raises `UserError` with all its faults."""
+    """Reads `--expect`: `methods` with `seeds`, or `runs` (relative to the file), or both; `columns` if wanted.
+
+    Raises `UserError` with all its faults.
+    """
     content = read_yaml(path, "expected grid")
-    faults = [
-        f"{path}: {key}: unknown key (known: methods, seeds, columns)" for key in content if key not in Expected._fields
-    ]
-    methods, seeds = content.get("methods"), parse_seeds(content.get("seeds"))
-    if not isinstance(methods, list) or not methods or not all(isinstance(name, str) for name in methods):
-        faults.append(f"{path}: methods: {methods}: must be a list of the names that the report gives to the rows")
-    if seeds is None:
+    known = ", ".join(Expected._fields)
+    faults = [f"{path}: {key}: unknown key (known: {known})" for key in content if key not in Expected._fields]
+    lists = {}
+    examples = {
+        "methods": "the names that the report gives to the rows",
+        "columns": "columns, such as mr/acc",
+        "runs": "run folders",
+    }
+    for key, what in examples.items():
+        lists[key] = content.get(key, [])
+        if not isinstance(lists[key], list) or not all(isinstance(name, str) for name in lists[key]):
+            faults.append(f"{path}: {key}: {lists[key]}: must be a list of {what}")
+            lists[key] = [""]
+    seeds = parse_seeds(content.get("seeds"))
+    if seeds is None and ("seeds" in content or "methods" in content):
         faults.append(f"{path}: seeds: {content.get('seeds')}: must be a list of whole numbers, or like 1-3")
-    columns = content.get("columns", [])
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        faults.append(f"{path}: columns: {columns}: must be a list of columns, such as mr/acc")
+    if not lists["methods"] and not lists["runs"]:
+        faults.append(f"{path}: methods: none; name the methods and the seeds, or the runs")
     if faults:
         raise UserError(faults)
-    return Expected(list(methods or []), seeds or [], columns)
+    runs = [path.parent / name for name in lists["runs"]]
+    return Expected(lists["methods"], seeds or [], lists["columns"], runs)
 
 
 def read_published(path: Path) -> Published:

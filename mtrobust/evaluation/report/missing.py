@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import NamedTuple
 
 from mtrobust.evaluation.report.groups import Group
+from mtrobust.evaluation.run_folder import RESULTS
 
 
 class Expected(NamedTuple):
-    """The grid that was planned: every method with every seed, and the columns (patterns) that each run must have."""
+    """What was planned: every method with every seed, columns (patterns) that some run must have, run folders."""
 
     methods: list[str]
     seeds: list[int]
     columns: list[str]
+    runs: list[Path]
 
 
 def whole_numbers(numbers: Iterable[int]) -> str:
@@ -45,7 +48,8 @@ def find_missing(groups: Sequence[Group], expected: Expected | None, columns: Se
         for run in group.runs
         if run.results is None
     ]
-    lines += _planned(groups, expected) if expected else _derived(groups)
+    lines += _planned(groups, expected) if expected else []
+    lines += [] if expected and expected.methods else _derived(groups)
     return lines + _figures(groups, columns, expected)
 
 
@@ -58,6 +62,11 @@ def _planned(groups: Sequence[Group], expected: Expected) -> list[str]:
             lines.append(f"{method}: no run (expected: {_seeds(expected.seeds)})")
         elif absent:
             lines.append(f"{method}: no run with {_seeds(absent)} (expected)")
+    named = {run.path.resolve() for group in groups for run in group.runs}
+    for path in expected.runs:
+        # a finished one that the report was not given belongs to another table
+        if path.resolve() not in named and not (path / RESULTS).is_file():
+            lines.append(f"{path}: no run, or it failed before its first step (expected)")
     return lines
 
 

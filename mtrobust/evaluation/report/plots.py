@@ -157,7 +157,7 @@ def _bars(axes: Axes, rows: Sequence[Row], column: str) -> None:
         found = row.cells[column].difference
         if found is None:
             continue
-        axes.barh(at, found.mean, height=0.6, color=OTHERS[0] if found.clear else "#9ecae1")
+        axes.barh(at, found.mean, height=0.6, color="#56B4E9" if found.clear else "#d6ebf7")
         if found.interval.of != "none":
             reach = [[found.mean - found.interval.low], [found.interval.high - found.mean]]
             axes.errorbar([found.mean], [at], xerr=reach, color="#222222", capsize=2.5, linewidth=1.1)
@@ -170,7 +170,7 @@ def _bars(axes: Axes, rows: Sequence[Row], column: str) -> None:
 
 
 def _sweep(report: Report, sweep: Sweep, column: str) -> tuple[Figure, str] | None:
-    cells = {row.label: row.cells[column] for row in report.own_rows if column in row.cells}
+    cells = {label: cell for label, (_, cell) in report.cells_of(column).items()}
     families = {
         name: {value: cells[label] for value, label in points.items() if label in cells}
         for name, points in sweep.families.items()

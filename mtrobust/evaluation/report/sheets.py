@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from mtrobust.evaluation.report.choose import Sweep
 from mtrobust.evaluation.report.missing import whole_numbers
-from mtrobust.evaluation.report.table import AVERAGE, Cell, Report, Row
+from mtrobust.evaluation.report.table import AVERAGE, Cell, Report, Row, Verdict
 
 NOTHING = "-"
+MOST_COLUMNS = 8  # of a table with a row for each method
 
 
 class Bold(str):
@@ -80,7 +81,7 @@ def _figures(report: Report) -> Sheet:
         sheet.lines.append(f"{AVERAGE}: mean over {', '.join(report.averaged)}, of seeds that have them all.")
     sources = list(dict.fromkeys(row.published for row in report.rows if row.published))
     sheet.lines += [f"Published: {source}. Not measured here." for source in sources]
-    return sheet
+    return _turned(sheet)
 
 
 _MARKS = {"seeds and examples": "", "seeds": " (s)", "examples": " (e)", "none": ""}
@@ -123,23 +124,40 @@ def _differences(report: Report) -> Sheet:
         sheet.lines.append("(s): other seeds only (Student's t); the examples are not at hand for this metric.")
     if "examples" in kinds:
         sheet.lines.append("(e): one seed: other examples only, these very models; says nothing about other seeds.")
-    sheet.lines += [_not_compared(report, base, column) for base, column in report.verdicts if base in bases]
-    sheet.lines = [line for line in sheet.lines if line]
-    return sheet
+    sheet.lines += _not_compared(report, {str(base) for base in bases})
+    return _turned(sheet, several)
 
 
-def _not_compared(report: Report, base: str, column: str) -> str:
-    verdict = report.verdicts[base, column]
-    if verdict.compared:
-        return ""
+def _not_compared(report: Report, bases: set[str]) -> list[str]:
+    """One line on the columns without a comparison, and why."""
+    found = [
+        f"{column} ({number(verdict.reached)}; {_level_of(verdict, column)})"
+        for (base, column), verdict in report.verdicts.items()
+        if base in bases and not verdict.compared
+    ]
+    if not found:
+        return []
+    return [
+        f"Not compared, since `{report.baseline}` is not clearly above what a model that learned nothing reaches: "
+        + "; ".join(found)
+        + "."
+    ]
+
+
+def _level_of(verdict: Verdict, column: str) -> str:
     if verdict.level is None:
-        return f"{column}: not compared, since a column in it is not."
-    place = "" if verdict.source == column else f" on {verdict.source}"
-    return (
-        f"{column}: not compared: `{base}` ({number(verdict.reached)}{place}) is not clearly above what a model that "
-        f"learned nothing reaches ({number(verdict.level.figure)}, {verdict.level.kind}; upper end of its interval "
-        f"{number(verdict.level.upper)})."
-    )
+        return "holds such columns"
+    place = "" if verdict.source == column else f" of {verdict.source}, where it reaches {number(verdict.reached)}"
+    level = verdict.level
+    return f"{level.kind} {number(level.figure)}, upper end of its interval {number(level.upper)}{place}"
+
+
+def _turned(sheet: Sheet, fixed: bool = False) -> Sheet:
+    """With a row for each column of the report where these are many and the methods fewer, so that it can be read."""
+    if fixed or len(sheet.header) <= MOST_COLUMNS or len(sheet.header) <= len(sheet.rows) + 1:
+        return sheet
+    header, *rows = zip(sheet.header, *sheet.rows, strict=True)
+    return Sheet(sheet.title, ["", *header[1:]], [list(row) for row in rows], sheet.lines)
 
 
 def _levels(report: Report) -> Sheet:
@@ -160,7 +178,7 @@ def _levels(report: Report) -> Sheet:
 
 
 def _sweep(report: Report, sweep: Sweep, column: str) -> Sheet:
-    cells = {row.label: (row, row.cells[column]) for row in report.own_rows if column in row.cells}
+    cells = report.cells_of(column)
     name = sweep.key.removeprefix("perturb.")
     sheet = Sheet(f"{column} by {name}", ["method", *(f"{name}={value}" for value in sweep.values)])
     for family, labels in sweep.families.items():

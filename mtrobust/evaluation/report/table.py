@@ -112,12 +112,18 @@ class Report:
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     averaged: list[str] = field(default_factory=list)
+    swept: list[Row] = field(default_factory=list)  # all settings, where `rows` holds chosen ones only
     plots: list[tuple[str, str]] = field(default_factory=list)  # (file stem below the folder, caption)
 
     @property
     def own_rows(self) -> list[Row]:
         """Without published figures."""
         return [row for row in self.rows if not row.published]
+
+    def cells_of(self, column: str) -> dict[str, tuple[Row, Cell]]:
+        """Figures of one column by label, of settings that were not chosen too."""
+        rows = [*self.own_rows, *self.swept]
+        return {row.label: (row, row.cells[column]) for row in rows if column in row.cells}
 
 
 Points = dict[str, dict[str, dict[int, Point]]]  # label -> column -> seed

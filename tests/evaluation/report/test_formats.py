@@ -83,6 +83,17 @@ def test_csv_and_json_hold_all_digits_and_every_seed(made):
     assert content["missing"] == report.missing and content["columns"] == ["mr/acc", "mr/test/f1"]
 
 
+def test_many_columns_are_rows(tmp_path: Path):
+    figures = {f"m{i}": float(i) for i in range(9)}
+    for seed in (1, 2):
+        write_run(tmp_path / f"s-{seed}", [], seed, {"mr": figures})
+        write_run(tmp_path / f"r-{seed}", method("rapt"), seed, {"mr": {name: x + seed for name, x in figures.items()}})
+    tables = sheets(make_report(group_runs(read_runs(find_runs([str(tmp_path)]))), Settings()))
+    assert tables[0].header == ["", "standard", "rapt"] and [row[0] for row in tables[0].rows][-2:] == ["seeds", "time"]
+    assert tables[0].rows[3] == ["mr/m3", "3.0 ± 0.0", "4.5 ± 0.7"]
+    assert tables[1].header == ["", "rapt"] and tables[1].rows[3] == ["mr/m3", "+1.5 [-4.9, 7.9] (s)"]
+
+
 def test_numbers():
     shown = [number(1.25), number(-0.04), number(0.0, sign=True), number(None), number(float("nan"))]
     assert shown == ["1.2", "0.0", "0.0", "-", "-"]

@@ -250,13 +250,26 @@ def test_gaps_are_named(tmp_path: Path):
         "rapt, seed 2: has undefined values (null) of mr/acc",
     ]
     planned = find_missing(
-        groups, Expected(["standard", "vat", "rapt"], [1, 2, 3, 4], ["mr/acc", "mr/imdb/*"]), columns
+        groups, Expected(["standard", "vat", "rapt"], [1, 2, 3, 4], ["mr/acc", "mr/imdb/*"], []), columns
     )
     assert planned[1:5] == [
         "standard: no run with seed 4 (expected)",
         "vat: no run (expected: seeds 1-4)",
         "rapt: no run with seeds 3-4 (expected)",
         "mr/imdb/*: no run has such a column (expected)",
+    ]
+
+
+def test_planned_folders_without_a_run_are_named(tmp_path: Path):
+    write_run(tmp_path / "a-1", [], 1, {"mr": {"acc": 1.0}})
+    half = write_run(tmp_path / "b-1", method("rapt"), 1)
+    write_run(tmp_path / "other/c-1", [], 1, {"mr": {"acc": 1.0}})
+    (tmp_path / "grid.yml").write_text("runs: [a-1, b-1, b-2, other/c-1]\n", encoding="utf-8")
+    expected = read_expected(tmp_path / "grid.yml")
+    groups = group_runs(read_runs([tmp_path / "a-1", half]))
+    assert find_missing(groups, expected, ["mr/acc"]) == [
+        f"rapt, seed 1: not finished ({half}: no checkpoint)",
+        f"{tmp_path / 'b-2'}: no run, or it failed before its first step (expected)",
     ]
 
 
@@ -276,9 +289,9 @@ def test_seeds_as_people_write_them():
 def test_the_expected_grid_and_its_faults(tmp_path: Path):
     path = tmp_path / "grid.yml"
     path.write_text("methods: [standard, rapt]\nseeds: 1-2\n", encoding="utf-8")
-    assert read_expected(path) == Expected(["standard", "rapt"], [1, 2], [])
+    assert read_expected(path) == Expected(["standard", "rapt"], [1, 2], [], [])
     path.write_text("method: [x]\nseeds: many\ncolumns: 3\n", encoding="utf-8")
-    assert [line.split(": ")[1] for line in faults(read_expected, path)] == ["method", "methods", "seeds", "columns"]
+    assert [line.split(": ")[1] for line in faults(read_expected, path)] == ["method", "columns", "seeds", "methods"]
 
 
 def test_published_figures_stand_beside_ours_and_idle_ones_are_named(tmp_path: Path):
