@@ -32,8 +32,8 @@ TOLERANCE = 1e-3  # points between a recorded figure and the one of the examples
 class Examples:
     """A prediction file. labels and predictions are names or numbers, in the order of `ids`.
 
-    classes: names by class id, empty where there are none; own: figures that each example has by itself, in percent,
-    such as `em` of a question.
+    classes: names by class id, empty where there are none; own: figures that each example has by itself, such as `em`
+    of a question, and 1 or 0 for whether it is part of the mean.
     """
 
     place: Path
@@ -41,7 +41,7 @@ class Examples:
     labels: list[Any]
     predictions: list[Any]
     classes: tuple[str, ...] = ()
-    own: Mapping[str, Array] = field(default_factory=dict)
+    own: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -51,15 +51,21 @@ class Examples:
     def score(self, metric: str) -> Score | None:
         """The metric as a function of weights; None for one that is not known here or not defined for these."""
         if metric in self.own:
-            return _share(self.own[metric])
+            return _mean(*self.own[metric])
         return SCORERS[metric](self) if metric in SCORERS else None
 
 
 SCORERS: Registry[Callable[[Examples], Score | None]] = Registry("metric of examples")
 
 
-def _share(values: Array) -> Score:
-    return lambda weights: weights @ values / weights.sum(axis=1)
+def _mean(values: Array, parts: Array) -> Score:
+    """The mean over the drawn examples that are part of it; NaN where none is."""
+
+    def score(weights: Array) -> Array:
+        total, drawn = weights @ (values * parts), weights @ parts
+        return np.divide(total, drawn, out=np.full_like(total, np.nan), where=drawn > 0)
+
+    return score
 
 
 @SCORERS.register("acc")
@@ -68,7 +74,8 @@ def _accuracy(examples: Examples) -> Score | None:
     if not examples.classes:
         return None
     pairs = zip(examples.labels, examples.predictions, strict=True)
-    return _share(np.array([100.0 * (label == predicted) for label, predicted in pairs]))
+    right = np.array([100.0 * (label == predicted) for label, predicted in pairs])
+    return _mean(right, np.ones(len(right)))
 
 
 def _one_hot(values: list[Any], classes: tuple[str, ...]) -> Array:
@@ -226,7 +233,8 @@ def _predicted(
     golds = [answers[key] for key in ids]
     question = squad_metrics.v1_question if all(golds) else squad_metrics.v2_question
     scores = 100.0 * np.array([question(text, gold) for text, gold in zip(predictions, golds, strict=True)])
-    return Examples(path, ids, golds, predictions, (), {"em": scores[:, 0], "f1": scores[:, 1]})
+    every = np.ones(len(ids))
+    return Examples(path, ids, golds, predictions, (), {"em": (scores[:, 0], every), "f1": (scores[:, 1], every)})
 
 
 def _answers(run: RunData, column: str, data_dir: Path | None) -> dict[str, list[str]]:
@@ -283,10 +291,16 @@ def _attacked(path: Path, records: list[dict[str, Any]]) -> Examples | None:
     if not records or not all("success" in record for record in records):
         return None
     outcomes = [record["success"] for record in records]
-    own = {
-        "original_accuracy": np.array([100.0 * (outcome is not None) for outcome in outcomes]),
-        "attack_accuracy": np.array([100.0 * (outcome is False) for outcome in outcomes]),
-    }
+    attacked, succeeded, held = (
+        np.array([float(outcome in kinds) for outcome in outcomes]) for kinds in ((True, False), (True,), (False,))
+    )
+    every = np.ones(len(records))
+    own = {"original_accuracy": (100 * attacked, every), "attack_accuracy": (100 * held, every)}
+    if all(isinstance(record.get("queries"), int) for record in records):
+        own["query_number"] = (np.array([float(record["queries"]) for record in records]), attacked)
+    if all(isinstance(record.get("words"), int) and isinstance(record.get("changes"), list) for record in records):
+        shares = [100.0 * len(record["changes"]) / max(record["words"], 1) for record in records]
+        own["perturbed_percentage"] = (np.array(shares), succeeded)
     return Examples(path, tuple(str(record["id"]) for record in records), outcomes, outcomes, (), own)
 
 

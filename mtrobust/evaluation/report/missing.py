@@ -48,6 +48,12 @@ def find_missing(groups: Sequence[Group], expected: Expected | None, columns: Se
         for run in group.runs
         if run.results is None
     ]
+    lines += [
+        f"{group.label}, seed {run.seed}: {name} not finished ({run.path})"
+        for group in groups
+        for run in group.runs
+        for name in run.unfinished
+    ]
     lines += _planned(groups, expected) if expected else []
     lines += [] if expected and expected.methods else _derived(groups)
     return lines + _figures(groups, columns, expected)

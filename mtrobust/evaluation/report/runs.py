@@ -34,6 +34,7 @@ class RunData:
     results: dict[str, dict[str, Any]] | None
     tasks: dict[str, Any] = field(default_factory=dict)  # the raw task definitions
     figures: dict[str, float | None] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)  # attacks that were begun
 
     @property
     def seed(self) -> int:
@@ -152,9 +153,14 @@ def _read(path: Path) -> RunData:
     for task, metrics in results.items():
         if task != "train":
             figures.update(flatten(metrics, task))
+    unfinished = []
     for file in sorted((path / "attack").glob("*.json")) if (path / "attack").is_dir() else ():
-        figures.update(_attack(file))
-    return RunData(path, config, results, tasks, figures)
+        found = _attack(file)
+        if found is None:
+            unfinished.append(f"attack/{file.name}")
+        else:
+            figures.update(found)
+    return RunData(path, config, results, tasks, figures, unfinished)
 
 
 def flatten(figures: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
@@ -170,14 +176,16 @@ def flatten(figures: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
     return found
 
 
-def _attack(path: Path) -> dict[str, float | None]:
-    """The figures of one attack; the file's name is `<task>.<split>.json`."""
+def _attack(path: Path) -> dict[str, float | None] | None:
+    """The figures of one attack, None while it is not complete; the file's name is `<task>.<split>.json`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not JSON ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping with {', '.join(ATTACK_FIGURES)}")
+    if content.get("complete") is False:
+        return None
     task, _, split = path.stem.partition(".")
     flat = flatten(content, f"{task}/attack" + (f"/{split}" if split else ""))
     return {column: value for column, value in flat.items() if column.rsplit("/", 1)[-1] in ATTACK_FIGURES}

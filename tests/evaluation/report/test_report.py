@@ -215,6 +215,36 @@ def test_labels_of_the_rows_stand_in_for_predictions(tmp_path: Path):
     assert report_of(tmp_path, data_dir=tmp_path / "other").verdicts["standard", "mr/acc"].level is None
 
 
+def test_attacks_have_intervals_of_their_own_lines_and_unfinished_ones_are_named(tmp_path: Path):
+    """The four figures by hand; the difference of query numbers holds its examples' noise."""
+    generator = np.random.default_rng(2)
+    for name, strength in (("standard", 0.8), ("rapt", 0.5)):
+        run = write_run(tmp_path / f"{name}-1", method(name), 1, {"mr": {"acc": 90.0}})
+        hit, right = generator.random(200) < strength, generator.random(200) < 0.9
+        lines = [
+            {"id": str(i), "success": bool(hit[i]) if right[i] else None, "queries": int(generator.integers(5, 90)),
+             "words": 20, "changes": [{}] * int(generator.integers(1, 8))} for i in range(200)
+        ]  # fmt: skip
+        write_lines(run / "attack/mr.dev.jsonl", lines)
+        done = [line for line in lines if line["success"]]
+        figures = {
+            "complete": True, "original_accuracy": 100 * right.mean(), "attack_accuracy": 100 * (right & ~hit).mean(),
+            "query_number": np.mean([line["queries"] for line in lines if line["success"] is not None]),
+            "perturbed_percentage": np.mean([100 * len(line["changes"]) / 20 for line in done]),
+        }  # fmt: skip
+        (run / "attack/mr.dev.json").write_text(json.dumps(figures), encoding="utf-8")
+    (run / "attack/mr.test.json").write_text('{"complete": false, "settings": {}}', encoding="utf-8")
+    groups = groups_of(tmp_path)
+    report = make_report(groups, Settings())
+    cells = row_of(report, "rapt").cells
+    assert len(cells) == 5
+    for column in report.columns[1:]:
+        difference = cells[column].difference
+        assert difference is not None and difference.interval.of == "examples", column
+    assert cells["mr/attack/dev/attack_accuracy"].difference.clear
+    assert find_missing(groups, None, report.columns) == [f"rapt, seed 1: attack/mr.test.json not finished ({run})"]
+
+
 def test_correlations_have_their_level(tmp_path: Path):
     run = write_run(tmp_path / "s", [], 1)
     labels = [float(i) for i in range(100)]
