@@ -154,7 +154,7 @@ def _level_of(verdict: Verdict, column: str) -> str:
 
 def _turned(sheet: Sheet, fixed: bool = False) -> Sheet:
     """With a row for each column of the report where these are many and the methods fewer, so that it can be read."""
-    if fixed or len(sheet.header) <= MOST_COLUMNS or len(sheet.header) <= len(sheet.rows) + 1:
+    if fixed or not sheet.rows or len(sheet.header) <= MOST_COLUMNS or len(sheet.header) <= len(sheet.rows) + 1:
         return sheet
     header, *rows = zip(sheet.header, *sheet.rows, strict=True)
     return Sheet(sheet.title, ["", *header[1:]], [list(row) for row in rows], sheet.lines)

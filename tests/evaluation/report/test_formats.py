@@ -92,6 +92,8 @@ def test_many_columns_are_rows(tmp_path: Path):
     assert tables[0].header == ["", "standard", "rapt"] and [row[0] for row in tables[0].rows][-2:] == ["seeds", "time"]
     assert tables[0].rows[3] == ["mr/m3", "3.0 ± 0.0", "4.5 ± 0.7"]
     assert tables[1].header == ["", "rapt"] and tables[1].rows[3] == ["mr/m3", "+1.5 [-4.9, 7.9] (s)"]
+    alone = sheets(make_report(group_runs(read_runs(find_runs([str(tmp_path / "r-*")]))), Settings()))
+    assert [sheet.title for sheet in alone] == ["Figures"]
 
 
 def test_numbers():
