@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("mtrobust.commands.evaluate", "metrics of a finished run on a labelled split"),
     "predict": ("mtrobust.commands.predict", "predictions of a finished run for a file of rows, or a GLUE submission"),
     "export": ("mtrobust.commands.export", "one task of a run as a plain Hugging Face model folder"),
+    "report": ("mtrobust.commands.report", "tables and plots that compare finished runs over seeds and methods"),
     "methods": ("mtrobust.commands.methods", "the perturbation methods with their options and defaults"),
     "tasks": ("mtrobust.commands.tasks", "the task types, and the keys of a task definition"),
 }

@@ -16,7 +16,7 @@
 #   EPOCHS           (2)    LR (1e-4)    BATCH (16)    MAX_LEN (128)
 #   JOBS             runs at a time, each with one thread (1)
 #   MTROBUST_VENV, PYTHON, CONSTRAINTS: as in scripts/install.sh
-# Further arguments are given to every `mtrobust train`, such as --bf16.
+# Arguments: as of scripts/grid.sh, which does the work; further ones are given to every `mtrobust train`, such as --bf16.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case "${1:-}" in
@@ -24,12 +24,10 @@ case "${1:-}" in
 esac
 raw=${MTROBUST_DATA:?set MTROBUST_DATA to the folder with the benchmark files (see --help)}
 model=${MODEL:-${MTROBUST_MODELS:+$MTROBUST_MODELS/minilm-l6-h384-uncased}}
-model=${model:-bert-base-uncased}
 out=${OUT:-$root/runs/methods} task=${TASK:-mr}
 
 python=$("$root/scripts/install.sh" | tail -n 1)
 mtrobust="$(dirname "$python")/mtrobust"
-methods=${METHODS:-$("$mtrobust" methods | sed -n 's/^\([a-z0-9_]*\): .*/\1/p')}
 
 mkdir -p "$out"
 if [ ! -e "$out/data/$task/train.jsonl" ]; then
@@ -40,31 +38,19 @@ if [ ! -e "$out/data/$task/train.jsonl" ]; then
     esac
 fi
 
-cell() { # method seed, then flags
-    local method=$1 seed=$2 run options=()
-    shift 2
-    run=$out/$task/$method-$seed
-    [ ! -e "$run/all_results.json" ] || return 0
-    [ "$method" != vda ] || options+=(--perturb.mlm "$MLM")
-    if [ -e "$run/config.yml" ]; then options+=(--resume); fi
-    "$mtrobust" train --task_def glue,textcls --data_dir "$out/data" --train_tasks "$task" \
-        --model_name_or_path "$model" --output_dir "$run" --perturb "$method" ${options[@]+"${options[@]}"} \
-        --max_train_samples "${SAMPLES:-2000}" --max_seq_length "${MAX_LEN:-128}" \
-        --per_device_train_batch_size "${BATCH:-16}" --num_train_epochs "${EPOCHS:-2}" \
-        --learning_rate "${LR:-1e-4}" --warmup_ratio 0.1 --eval_steps 1000000 --save_steps 1000000 --seed "$seed" \
-        --progress lines "$@" >"$run.log" 2>&1 || { echo "$method, seed $seed: failed; see $run.log" >&2; return 1; }
-    echo "$method, seed $seed: done"
-}
-[ -z "${JOBS:-}" ] || export OMP_NUM_THREADS=1
-export -f cell
-export mtrobust out task model SAMPLES EPOCHS LR BATCH MAX_LEN MLM
-mkdir -p "$out/$task"
-# Seed by seed, so that an early look has every method.
-for seed in ${SEEDS:-1 2 3}; do
-    for method in $methods; do
-        [ "$method" = vda ] && [ -z "${MLM:-}" ] && { echo "vda is left out: set MLM" >&2; continue; }
-        printf '%s %s\n' "$method" "$seed"
-    done
-done | xargs -P "${JOBS:-1}" -L 1 bash -c 'set -euo pipefail; cell "${@:(-2)}" "${@:1:$#-2}"' cell "$@"
+entries=''
+for method in ${METHODS:-$("$mtrobust" methods | sed -n 's/^\([a-z0-9_]*\): .*/\1/p')}; do
+    case "$method" in
+        vda)
+            [ -n "${MLM:-}" ] || { echo "vda is left out: set MLM" >&2; continue; }
+            entries+="vda --perturb.mlm $MLM;"
+            ;;
+        *) entries+="$method;" ;;
+    esac
+done
 
-"$python" "$root/scripts/methods_table.py" --data_dir "$out/data" --task "$task" "$out/$task" | tee "$out/$task.md"
+flags="--max_train_samples ${SAMPLES:-2000} --max_seq_length ${MAX_LEN:-128}"
+flags+=" --per_device_train_batch_size ${BATCH:-16} --num_train_epochs ${EPOCHS:-2} --learning_rate ${LR:-1e-4}"
+flags+=" --warmup_ratio 0.1 --eval_steps 1000000 --save_steps 1000000"
+DATA_DIR="$out/data" TASK_DEF=glue,textcls TASKS="$task" METHODS="$entries" MODEL="${model:-bert-base-uncased}" \
+    FLAGS="$flags" OUT="$out" exec "$root/scripts/grid.sh" "$@"

@@ -68,13 +68,13 @@ for name in untrained standard rapt; do
 done
 
 echo "== comparison"
-"$python" "$root/scripts/compare.py" --data_dir "$out/data" --untrained "$out/untrained" "$out/standard" "$out/rapt" |
-    tee "$out/comparison.md"
+"$mtrobust" report "$out/standard" "$out/rapt" --untrained "$out/untrained" --out "$out/report"
 
 cat <<END
 
 Done in $((SECONDS - start)) s (installation not counted).
 A sample this small and an encoder this tiny show how the parts work together, not what a method is worth.
+  Tables:   $out/report/report.html
   Curves:   $(dirname "$python")/tensorboard --logdir $out
   Predict:  $mtrobust predict $out/rapt --help
   Further:  the README's real example: the same commands with bert-base-uncased and your data

@@ -63,5 +63,4 @@ for method in ${METHODS:-standard rapt}; do
 done
 
 echo "== comparison"
-"$python" "$root/scripts/compare.py" --data_dir "$out/data" --untrained "$out/untrained" "${runs[@]}" |
-    tee "$out/comparison.md"
+"$mtrobust" report "${runs[@]}" --untrained "$out/untrained" --out "$out/report"

@@ -1,4 +1,4 @@
-"""The table that the scripts print, and the help and refusals of the scripts themselves."""
+"""The help and refusals of the scripts, and their grids of runs."""
 
 from __future__ import annotations
 
@@ -6,56 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from mtrobust.evaluation.report.inputs import read_expected
+from tests.evaluation.report.fake import write_run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def results(folder: Path, name: str, **tasks: dict) -> Path:
-    (folder / name).mkdir()
-    (folder / name / "all_results.json").write_text(json.dumps(tasks), encoding="utf-8")
-    return folder / name
-
-
-def compare(*arguments: object) -> list[list[str]]:
-    """Cells of the printed table by row, without header and rule."""
-    command = [sys.executable, str(ROOT / "scripts/compare.py"), *map(str, arguments)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.split("\n") if "|" in line]
-    return rows[2:]
-
-
-def test_compare_names_the_difference_only_above_the_level(tmp_path: Path):
-    (tmp_path / "data/a").mkdir(parents=True)
-    rows = [{"label": "yes"}] * 3 + [{"label": "no"}]
-    text = "\n".join(map(json.dumps, rows))
-    (tmp_path / "data/a/dev.jsonl").write_text(text, encoding="utf-8")
-    (tmp_path / "data/a/dev_shift.jsonl").write_text(text, encoding="utf-8")
-    one = results(tmp_path, "one", a={"acc": 90.0, "dev_shift/acc": 76.0}, b={"mcc": 20.0}, train={"seconds": 3.0})
-    two = results(tmp_path, "two", a={"acc": 92.5, "dev_shift/acc": 80.0}, b={"mcc": None})
-    assert compare("--data_dir", tmp_path / "data", one, two) == [
-        ["a", "dev", "acc", "75.0", "90.0", "92.5", "+2.5"],
-        ["a", "dev_shift", "acc", "75.0", "76.0", "80.0", "reference at level"],
-        ["b", "dev", "mcc", "0.0", "20.0", "-", "-"],
-    ]
-
-
-def test_compare_takes_the_untrained_run_as_level(tmp_path: Path):
-    one = results(tmp_path, "one", qa={"f1": 60.0})
-    low = results(tmp_path, "low", qa={"f1": 7.25})
-    assert compare("--untrained", low, one) == [["qa", "dev", "f1", "7.2", "60.0", "+0.0"]]
-
-
-def test_compare_names_a_folder_without_results(tmp_path: Path):
-    command = [sys.executable, str(ROOT / "scripts/compare.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"no all_results.json in {tmp_path}" in done.stderr
-
-
-@pytest.mark.parametrize("script", ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "script", ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "test.sh"]
+)
 def test_scripts_print_their_help_without_doing_anything(script: str):
     command = ["bash", str(ROOT / "scripts" / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -79,13 +43,6 @@ def test_quickstart_does_not_delete_a_folder_that_is_not_its_own(tmp_path: Path)
     assert "set OUT to another folder" in done.stderr
 
 
-def finished(folder: Path, method: str, seed: int, acc: float, speed: float) -> None:
-    """A run folder of compare_methods.sh with its results."""
-    (folder / f"{method}-{seed}").mkdir(parents=True)
-    record = {"mr": {"acc": acc}, "train": {"examples_per_second": speed}}
-    (folder / f"{method}-{seed}" / "all_results.json").write_text(json.dumps(record), encoding="utf-8")
-
-
 def rows_of_mr(folder: Path) -> None:
     for split, count in (("train", 16), ("dev", 8)):
         rows = [{"text": f"text {i}", "label": ["negative", "positive"][i % 2]} for i in range(count)]
@@ -93,56 +50,134 @@ def rows_of_mr(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def methods_table(out: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts/methods_table.py"), "--data_dir", str(out / "data"), "--task", "mr"]
-    return subprocess.run([*command, str(out / "mr")], capture_output=True, text=True)
-
-
-def test_methods_table(tmp_path: Path):
-    rows_of_mr(tmp_path / "data" / "mr")
-    for seed, (acc, speed) in enumerate([(80.0, 30.0), (82.0, 40.0)], start=1):
-        finished(tmp_path / "mr", "standard", seed, acc, speed)
-        finished(tmp_path / "mr", "rapt", seed, acc + seed, speed / 2)
-    (tmp_path / "mr" / "vat-1").mkdir()
-    printed = methods_table(tmp_path).stdout
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.split("\n") if "|" in line]
-    assert cells[2:] == [
-        ["standard", "81.0 ± 1.4", "", "1.00 x", "1, 2"],
-        ["rapt", "82.5 ± 2.1", "+1.5", "2.00 x", "1, 2"],
-    ]
-    assert "Not finished: vat-1" in printed and "Majority class: 50.0" in printed
-
-
-def test_methods_table_compares_nothing_where_nothing_was_learned(tmp_path: Path):
-    rows_of_mr(tmp_path / "data" / "mr")
-    finished(tmp_path / "mr", "standard", 1, 51.0, 30.0)
-    finished(tmp_path / "mr", "rapt", 1, 60.0, 30.0)
-    done = methods_table(tmp_path)
-    assert done.returncode == 1 and "`standard` reaches 51.0, the majority class 50.0" in done.stdout
-    assert "rapt" not in done.stdout
-
-
-@pytest.mark.slow
-def test_compare_methods_goes_on_where_it_was_stopped(tmp_path: Path, tiny_model_dir):
-    """As a user runs it, with an installed command of the same name in place of a fresh environment."""
-    out, venv = tmp_path / "out", tmp_path / "venv" / "bin"
-    rows_of_mr(out / "data" / "mr")
-    finished(out / "mr", "standard", 1, 80.0, 30.0)
-    before = (out / "mr" / "standard-1" / "all_results.json").read_bytes()
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """Variables under which the scripts find this checkout installed: the commands of a made-up environment."""
+    venv = tmp_path / "venv" / "bin"
     venv.mkdir(parents=True)
     for name, module in (("python", ""), ("mtrobust", "-m mtrobust ")):
         (venv / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n', encoding="utf-8")
         (venv / name).chmod(0o755)
     (venv.parent / ".mtrobust-plain").touch()
     os.utime(venv.parent / ".mtrobust-plain", (2**31 - 1, 2**31 - 1))  # newer than any file it is compared with
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "MTROBUST_VENV": str(venv.parent), "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.mark.slow
+def test_compare_methods_goes_on_where_it_was_stopped(tmp_path: Path, tiny_model_dir, installed: dict[str, str]):
+    out = tmp_path / "out"
+    rows_of_mr(out / "data" / "mr")
+    write_run(out / "mr/standard-1", [], 1, {"mr": {"acc": 80.0}}, speed=30.0)
+    before = (out / "mr" / "standard-1" / "all_results.json").read_bytes()
     variables = {
         "MTROBUST_DATA": str(tmp_path), "MODEL": str(tiny_model_dir("bert")), "OUT": str(out), "SEEDS": "1",
-        "METHODS": "standard rapt vda", "JOBS": "2", "EPOCHS": "1", "PYTHONPATH": str(ROOT),
-        "MTROBUST_VENV": str(venv.parent),
+        "METHODS": "standard rapt vda", "JOBS": "2", "EPOCHS": "1",
     }  # fmt: skip
     command = ["bash", str(ROOT / "scripts/compare_methods.sh"), "--use_cpu", "--perturb.layers", "1"]
-    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**installed, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    assert "rapt, seed 1: done" in done.stdout and "vda is left out: set MLM" in done.stderr
+    assert "mr/rapt, seed 1: done" in done.stdout and "vda is left out: set MLM" in done.stderr
     assert (out / "mr" / "standard-1" / "all_results.json").read_bytes() == before
-    assert "| rapt " in (out / "mr.md").read_text(encoding="utf-8")
+    table = (out / "report/report.md").read_text(encoding="utf-8")
+    assert "| rapt " in table and "| standard " in table
+
+
+# --- the grid, with a command of a few lines in place of mtrobust ----------------------------------------------------
+
+STUB = """#!/usr/bin/env bash
+# train: writes config.yml, then what its name asks for
+[ "$1" = train ] || { echo "$@" >>"$(dirname "$0")/other"; exit 0; }
+echo "$@" >>"$(dirname "$0")/calls"
+while [ $# -gt 0 ]; do [ "$1" != --output_dir ] || run=$2; shift; done
+mkdir -p "$run" && touch "$run/config.yml"
+case "$run" in
+    *bad*) echo "error: no such layer"; exit 2 ;;
+    *long*) echo $$ >"$run/pid"; trap 'touch "$run/asked"; kill $!; exit 143' TERM; sleep 60 & wait $! ;;
+esac
+echo '{}' >"$run/all_results.json"
+"""
+GRID = """set -euo pipefail
+mtrobust={stub}
+source {lib}
+grid_begin {out} "$@"
+for seed in 1 2; do
+    for name in {names}; do run_cell "mr/$name" "$seed" --epochs "$(small 1 3)"; done
+done
+grid_wait
+run_step {out}/step mr/good 1 touch {out}/step
+grid_report {out}
+grid_end
+"""
+
+
+def grid_script(folder: Path, names: str = "good bad") -> Path:
+    stub = folder / "stub"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(0o755)
+    script = folder / "grid.sh"
+    text = GRID.format(stub=stub, lib=ROOT / "scripts/lib/grid.sh", out=folder / "out", names=names)
+    script.write_text(text, encoding="utf-8")
+    return script
+
+
+def run_grid(script: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", str(script), *arguments], capture_output=True, text=True)
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").strip().split("\n") if path.exists() else []
+
+
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "3"]])
+def test_a_failed_cell_stops_nothing_and_is_named(tmp_path: Path, jobs: list[str]):
+    script = grid_script(tmp_path)
+    first = run_grid(script, *jobs, "--max_steps", "5")
+    assert first.returncode == 1
+    log = tmp_path / "out/mr/bad-1.log"
+    assert f"2 failed:\nmr/bad, seed 1: see {log}\nmr/bad, seed 2: see" in first.stderr
+    assert log.read_text(encoding="utf-8") == "error: no such layer\n"
+    assert first.stdout.count(": done (") == 2 and "mr/good, seed 2: done" in first.stdout
+    calls = lines_of(tmp_path / "calls")
+    assert len(calls) == 4 and all(call.endswith("--epochs 3 --max_steps 5") for call in calls)
+    assert (tmp_path / "out/step").exists() and lines_of(tmp_path / "other") == [
+        f"report --out {tmp_path}/out/report --expect {tmp_path}/out/expected.yml {tmp_path}/out"
+    ]
+    expected = read_expected(tmp_path / "out/expected.yml")
+    assert [path.name for path in expected.runs] == ["good-1", "bad-1", "good-2", "bad-2"]
+    again = run_grid(script, *jobs, "--max_steps", "5")
+    added = lines_of(tmp_path / "calls")[4:]
+    assert again.returncode == 1 and sorted(call.split("/")[-1].split()[0] for call in added) == ["bad-1", "bad-2"]
+    assert all(call.endswith("--resume") for call in added)
+
+
+def test_a_cell_made_with_other_flags_is_not_taken_for_this_one(tmp_path: Path):
+    script = grid_script(tmp_path, "good")
+    assert run_grid(script).returncode == 0
+    other = run_grid(script, "--max_steps", "5")
+    assert other.returncode == 1 and "was made with other flags" in other.stderr
+    assert len(lines_of(tmp_path / "calls")) == 2
+
+
+def test_small_runs_stand_apart(tmp_path: Path):
+    script = grid_script(tmp_path, "good")
+    assert run_grid(script, "--small").returncode == 0
+    calls = lines_of(tmp_path / "calls")
+    assert all("/out/small/mr/good-" in call and call.endswith("--epochs 1") for call in calls)
+    assert run_grid(script, "--jobs", "x").stderr == "--jobs: 'x': must be a whole number of at least 1\n"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_stopped_grid_asks_what_runs_to_end_and_leaves_nothing_behind(tmp_path: Path, jobs: str):
+    script = grid_script(tmp_path, "long")
+    running = subprocess.Popen(["bash", str(script), "--jobs", jobs], stderr=subprocess.PIPE, text=True)
+    pid_file = tmp_path / "out/mr/long-1/pid"
+    deadline = time.monotonic() + 20
+    while not (pid_file.exists() and pid_file.read_text(encoding="utf-8").strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.terminate()
+    _, stderr = running.communicate(timeout=20)
+    assert running.returncode == 130 and "the same command goes on" in stderr
+    assert (tmp_path / "out/mr/long-1/asked").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text(encoding="utf-8")), 0)
