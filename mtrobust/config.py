@@ -30,7 +30,7 @@ class TrainConfig(StrictModel):
     train_tasks: list[str] = Field(default_factory=list, description="tasks to train on; default: all defined")
     eval_tasks: list[str] | None = Field(None, description="tasks to evaluate; default: the training tasks")
     eval_sets: list[str] | None = Field(
-        None, description="evaluation sets of these tasks: names, all, none; default: those with rows in data_dir"
+        None, description="evaluation sets of these tasks: names, all, or skip; default: those with rows in data_dir"
     )
     cache_dir: Path | None = Field(None, description="where tokenised features are kept; default: DATA_DIR/.features")
     max_seq_length: int = Field(128, ge=8, description="tokens per example where the definition sets no max_len")

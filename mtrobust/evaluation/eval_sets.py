@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 log = logging.getLogger(__name__)
-ALL, NONE = "all", "none"
+ALL, SKIP = "all", "skip"
 Pair = tuple[str, str]  # task, set
 
 
 def chosen_sets(tasks: Mapping[str, TaskDef], data_dir: Path, wanted: list[str] | None) -> list[Pair]:
     """The sets to evaluate, by task.
 
-    wanted: names, `all`, `none`; None: those that have rows under `data_dir` (the others are named in one line of the
+    wanted: names, `all`, `skip`; None: those that have rows under `data_dir` (the others are named in one line of the
     log). Raises `UserError` with all faults: unknown names, rows that are not there.
     """
     known = list(dict.fromkeys(name for task in tasks.values() for name in task.eval_sets))
-    if wanted == [NONE] or not (known or wanted):
+    if wanted == [SKIP] or not (known or wanted):
         return []
     names = known if wanted in (None, [ALL]) else list(wanted or ())
     faults = [f"eval_sets: {name}: no such set{suggestion(name, known)} (of these tasks: {', '.join(known) or 'none'})"
