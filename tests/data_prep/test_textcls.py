@@ -226,4 +226,8 @@ def test_published_counts(real_data, tmp_path, capsys):
     assert sum(sizes["mr"].values()) == 10662 and sizes["mr"]["test"] == 1000
     assert sizes["agnews"]["test"] == 7600 and sizes["agnews"]["train"] + sizes["agnews"]["dev"] == 5000
     assert sizes["imdb"] == {"train": 800, "dev": 200, "test": 1000}
+    for split in sizes["imdb"]:  # labels mean what they say, in both files
+        rows = read(tmp_path, "imdb")[split]
+        bad = [row["label"] for row in rows if any(word in row["text"].lower() for word in ("worst", "awful"))]
+        assert bad.count("negative") > 3 * bad.count("positive"), split
     assert not list(tmp_path.rglob("*.rejects.jsonl"))
