@@ -14,7 +14,7 @@ Found = tuple["Tensor", "Tensor"]  # words [B, T, k] int64, log p [B, T, k] floa
 
 
 class LikelyWords:
-    """k: how many words; bf16: the precision of the model; room: bytes that may be kept (0: nothing is).
+    """k: how many words; bf16: the precision of the model; room: bytes that may be kept, on the CPU (0: nothing is).
 
     What is kept is found by a row's whole input (its tokens, not its number), so a text that is masked anew in each
     epoch is computed anew. Log p of a kept row is that of the batch in which it was first met: in another batch the
@@ -63,7 +63,7 @@ class LikelyWords:
         """Keeps a copy of a row, of [length, k] each, while there is room."""
         import torch
 
-        row = words.to(torch.int32), log_p.clone()
+        row = words.to("cpu", torch.int32, copy=True), log_p.to("cpu", copy=True)
         size = len(key) + sum(part.nbytes for part in row)
         if size <= self.room:
             self.room -= size

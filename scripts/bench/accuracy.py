@@ -4,8 +4,9 @@
 
 The plain way is a Hugging Face classifier with the losses of `naive.py`: whole passes, every token, PyTorch's own
 dropout masks, batches of random rows padded to the longest, nothing shared. The fast way is `mtrobust train`. Both take
-the same rows, steps, learning rate and schedule, in float32 on the CPU. From one seed they draw other masks, heads and
-batches, so only the distributions over seeds can agree. A finished cell is not run again: `--out` keeps one file each.
+as many rows and steps, one learning rate and schedule, float32, the CPU. From one seed they draw other rows (of
+`--rows`), masks, heads and batches, so only the distributions over seeds can agree. A finished cell is not run again:
+`--out` keeps one file each.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from typing import Any
 import common
 import naive
 import torch
-from inputs import spec_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
-from mtrobust.config import TrainConfig
+from mtrobust.config import PerturbSpec, TrainConfig
 from mtrobust.data.collator import Collator, evaluation_batches
 from mtrobust.data.features import load_features
 from mtrobust.errors import UserError
@@ -33,6 +33,7 @@ from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.taskdef import TaskDef, load_task_defs
 
 LENGTH = 128
+SAME = ("standard", "rpt", "rapt", "vat", "jacobian")  # whose plain way is the same method at its defaults
 
 
 def config_of(args: argparse.Namespace, task: TaskDef, method: str, seed: int, folder: Path) -> TrainConfig:
@@ -41,7 +42,7 @@ def config_of(args: argparse.Namespace, task: TaskDef, method: str, seed: int, f
         task_def=args.task_def, data_dir=args.data_dir, train_tasks=[task.name], max_train_samples=args.rows,
         max_seq_length=LENGTH, model_name_or_path=args.model, output_dir=folder / "run", learning_rate=args.lr,
         num_train_epochs=args.epochs, per_device_train_batch_size=args.batch, seed=seed, progress="off", use_cpu=True,
-        save_steps=10**6, perturb=[spec_of(method, None, "--methods")],
+        save_steps=10**6, perturb=[PerturbSpec(name=method)],
     )  # fmt: skip
 
 
@@ -107,13 +108,13 @@ def keys(task: TaskDef) -> list[str]:
 
 def cell(side: str, method: str, task: TaskDef, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """The metrics of one run; kept in a file, and read from there the next time."""
-    facts = f"{side}-{task.name}-{method.replace('+', '_')}-{seed}-{args.rows}-{args.epochs}-{args.lr:g}.json"
-    path = args.out / facts
+    facts = (side, Path(args.model).name, task.name, method, seed, args.rows, args.epochs, args.batch, f"{args.lr:g}")
+    path = args.out / f"{'-'.join(map(str, facts))}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(args, task, method, seed, Path(folder))
-        found = fast(config, task) if side == "fast" else plain(config, task, method.partition("+")[0])
+        found = fast(config, task) if side == "fast" else plain(config, task, method)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(found), encoding="utf-8")
     part.rename(path)
@@ -127,12 +128,13 @@ def planned(args: argparse.Namespace) -> list[TaskDef]:
     faults = [f"--tasks: {name}: must be one of {', '.join(defined)}" for name in args.tasks if name not in defined]
     faults += [f"--tasks: {name}: is of type {defined[name].task_type}; must be of type Classification"
                for name in args.tasks if name in defined and defined[name].task_type != "Classification"]  # fmt: skip
-    faults += [f"--methods: {name}: the plain way has {', '.join(naive.losses)}"
-               for name in args.methods if name.partition("+")[0] not in naive.losses]  # fmt: skip
+    faults += [f"--tasks: {name}: {metric} is not compared; must have metrics of predicted classes (--task_def)"
+               for name in args.tasks if name in defined and defined[name].task_type == "Classification"
+               for metric in defined[name].metric_meta if METRICS[metric].reads != "class"]  # fmt: skip
+    faults += [f"--methods: {name}: must be one of {', '.join(SAME)}, at their defaults"
+               for name in args.methods if name not in SAME]  # fmt: skip
     if faults:
         raise UserError(faults)
-    for name in args.methods:
-        spec_of(name, None, "--methods")
     return [defined[name] for name in args.tasks]
 
 
@@ -144,12 +146,12 @@ def summary(values: list[float]) -> str:
 
 def main() -> None:
     """Prints one table."""
-    flags = common.parser(__doc__, rounds=1)
+    flags = common.parser(__doc__, rounds=None)
     flags.add_argument("--data_dir", type=Path, required=True, help="folder with <task>/train.jsonl and dev.jsonl")
     flags.add_argument("--out", type=Path, required=True, help="where each finished run leaves its metrics")
     flags.add_argument("--task_def", type=common.names, default=["glue", "textcls"], help="as of mtrobust train")
     flags.add_argument("--tasks", type=common.names, default=["mrpc", "cola"])
-    flags.add_argument("--methods", type=common.names, default=["standard", "rapt+layers=1-3"])
+    flags.add_argument("--methods", type=common.names, default=["standard", "rapt"], help=f"of {', '.join(SAME)}")
     flags.add_argument("--seeds", type=common.positive, default=3, help="1 to this number (3)")
     flags.add_argument("--rows", type=common.positive, default=10**6, help="training rows, drawn by the seed (all)")
     flags.add_argument("--epochs", type=common.positive, default=3)

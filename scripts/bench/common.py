@@ -35,12 +35,13 @@ def names(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def parser(doc: str | None, rounds: int, model: bool = True) -> argparse.ArgumentParser:
-    """A parser with the flags of every benchmark. doc: the script's docstring."""
+def parser(doc: str | None, rounds: int | None, model: bool = True) -> argparse.ArgumentParser:
+    """A parser with the flags of every benchmark. doc: the script's docstring; rounds: None where none take turns."""
     made = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
     if model:
         made.add_argument("--model", required=True, help="encoder: a local folder, or a hub name")
-    made.add_argument("--rounds", type=positive, default=rounds, help=f"turns that every side gets ({rounds})")
+    if rounds is not None:
+        made.add_argument("--rounds", type=positive, default=rounds, help=f"turns that every side gets ({rounds})")
     made.add_argument("--threads", type=positive, default=2, help="threads of every side (2)")
     made.add_argument("--json", type=Path, help="where the table is written as JSON too")
     return made
@@ -58,8 +59,9 @@ def machine(args: argparse.Namespace, **facts: Any) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "rounds": args.rounds,
     }
+    if hasattr(args, "rounds"):
+        described["rounds"] = args.rounds
     if hasattr(args, "model"):
         described["model"] = Path(args.model).name
     return described | facts

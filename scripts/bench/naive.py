@@ -60,9 +60,7 @@ def rapt(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     clean = _logits(model, inputs)
     noise = _like_states(model, inputs) * inputs["attention_mask"].unsqueeze(-1)
     noise = 2 * noise / noise.abs().amax((1, 2), keepdim=True)
-    plain: Any = model
-    layer = random.randint(1, min(3, plain.config.num_hidden_layers - 1))
-    noisy = _logits(model, inputs, noise, layer)
+    noisy = _logits(model, inputs, noise, random.randint(1, 3))
     return functional.cross_entropy(clean, labels) + _kl(clean.detach(), noisy)
 
 

@@ -32,12 +32,12 @@ def bench(data: Path, *flags: object) -> subprocess.CompletedProcess[str]:
 def test_both_ways_learn_and_finished_cells_stay(data: Path, tiny_model_dir, tmp_path: Path):
     flags = [
         "--model", tiny_model_dir("bert"), "--out", tmp_path / "cells", "--tasks", "mr", "--seeds", 2, "--epochs", 8,
-        "--batch", 4, "--lr", 3e-3, "--methods", "standard,rapt+layers=1", "--json", tmp_path / "table.json",
+        "--batch", 4, "--lr", 3e-3, "--methods", "standard,rpt", "--json", tmp_path / "table.json",
     ]  # fmt: skip
     done = bench(data, *flags)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [(row["method"], row["metric"]) for row in rows] == [("standard", "acc"), ("rapt+layers=1", "acc")]
+    assert [(row["method"], row["metric"]) for row in rows] == [("standard", "acc"), ("rpt", "acc")]
     for row in rows:
         assert all(min(values) == 100 for values in row["runs"][0].values()), "two texts, one of each class"
     cells = sorted((tmp_path / "cells").iterdir())
@@ -45,12 +45,17 @@ def test_both_ways_learn_and_finished_cells_stay(data: Path, tiny_model_dir, tmp
     for cell in cells:
         cell.write_text('{"acc": 12.0}')
     assert "12.0 ± 0.0" in bench(data, *flags).stdout
+    flags[flags.index("--batch") + 1] = 8
+    assert "12.0 ± 0.0" not in bench(data, *flags).stdout, "cells of other settings are not taken"
 
 
 def test_faults_come_together(data: Path, tmp_path: Path):
-    done = bench(data, "--model", "none", "--out", tmp_path / "cells", "--tasks", "stsb,x", "--methods", "swep")
+    done = bench(
+        data, "--model", "none", "--out", tmp_path / "cells", "--tasks", "stsb,x", "--methods", "swep,rapt+layers=1"
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [
         "--tasks: stsb: is of type Regression; must be of type Classification",
-        "--methods: swep: the plain way has standard, rpt, rapt, vat, smart, freelb, jacobian",
+        "--methods: swep: must be one of standard, rpt, rapt, vat, jacobian, at their defaults",
+        "--methods: rapt+layers=1: must be one of standard, rpt, rapt, vat, jacobian, at their defaults",
     ]
