@@ -83,7 +83,7 @@ def _parser(kind: type[Attack]) -> Parser:
     add("--seed", type=positive, default=1, metavar="S", help="draws the N rows (default: 1)")
     add("--first", action="store_true", help="takes the first N rows instead of drawn ones")
     add("--num_processes", type=positive, default=1, metavar="N", help="processes that share the rows (default: 1)")
-    add("--batch_size", type=positive, metavar="N", help="texts scored together; default: 16, on an accelerator 128")
+    add("--batch_size", type=positive, metavar="N", help="texts scored together; default: 8, on an accelerator 128")
     add("--use_cpu", action="store_true", help="run on the CPU though an accelerator is there")
     add("--progress", choices=["auto", "lines", "off"], default="auto", help="on standard error (default: auto)")
     add("--overwrite", action="store_true", help="start anew where an attack is written already")

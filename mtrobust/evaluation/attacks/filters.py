@@ -25,7 +25,7 @@ class WordVectors:
         rows: list[np.ndarray] = []
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                word, *values = line.split()
+                word, *values = line.split() or [b""]
                 if number == 1 and len(values) == 1:
                     continue
                 try:

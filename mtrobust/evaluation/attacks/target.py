@@ -34,14 +34,14 @@ class Target:
     data_dir: Path | None = None
 
     def open(self, use_cpu: bool, number: int, batch_size: int | None) -> Victim:
-        """Loads the model, in the process that attacks it. batch_size: default: 16, with an accelerator 128.
+        """Loads the model, in the process that attacks it. batch_size: default: 8, with an accelerator 128.
 
         number: of the process, so that several use the accelerators in turn.
         """
         from mtrobust.evaluation.attacks.victim import device_of, of_folder, of_run
 
         device = device_of(use_cpu, number)
-        size = batch_size or (16 if device.type == "cpu" else 128)
+        size = batch_size or (8 if device.type == "cpu" else 128)
         return (of_run if self.is_run else of_folder)(self.folder, self.task, device, size)
 
     def digest(self) -> str:
