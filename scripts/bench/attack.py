@@ -41,7 +41,7 @@ def work(settings: dict[str, Any]) -> None:
     rows = chosen(rows, settings["rows"] * settings["rounds"] + 1, 1)
     options = Options(mlm=settings["mlm"])
     name, _, size = settings["side"].partition(":")
-    job = Job(target, "bert_attack", options, field, int(size) if size else None, use_cpu=True)
+    job = Job(target, "bert_attack", options, field, int(size) if size else None, use_cpu=not settings["accelerator"])
     run = job.start() if name == "ours" else _one_by_one(settings, job, padded=name == "padded")
     run(rows[-1])  # what a library does at its first call
     turns.next()
@@ -70,7 +70,8 @@ def _one_by_one(settings: dict[str, Any], job: Job, padded: bool) -> Any:
 
     model = AutoModelForSequenceClassification.from_pretrained(settings["exported"]).eval()
     tokenizer = AutoTokenizer.from_pretrained(settings["exported"])
-    victim = job.target.open(True, 0, 1)
+    victim = job.target.open(job.use_cpu, 0, 1)
+    model.to(victim.device)
     options = job.options
     assert isinstance(options, Options)
     substitutes = _kind()(options, victim, job.field).model
@@ -97,7 +98,7 @@ def planned(args: argparse.Namespace, folder: Path) -> list[Side]:
     return [
         Side(text, [sys.executable, __file__, "--as_side"], {
             "side": text, "run": str(args.run), "task": args.task, "mlm": args.mlm, "split": args.split,
-            "rows": args.rows, "rounds": args.rounds, "exported": str(folder / "exported"),
+            "accelerator": args.accelerator, "rows": args.rows, "rounds": args.rounds, "exported": str(folder / "exported"),
             "records": str(folder / f"{text.replace(':', '-')}.jsonl"),
         })
         for text in args.sides
@@ -131,6 +132,7 @@ def main() -> None:
     flags.add_argument("--mlm", required=True, help="masked language model")
     flags.add_argument("--split", default="dev", help="split of the run's data (dev)")
     flags.add_argument("--rows", type=positive, default=2, help="rows that a turn attacks (2)")
+    flags.add_argument("--accelerator", action="store_true", help="all sides run on the accelerator, not on the CPU")
     flags.add_argument("--sides", type=names, default=names(SIDES), help=f"the first is the base ({SIDES})")
     args = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +143,9 @@ def main() -> None:
             sys.exit(2)
         table = measured(sides, args, Path(folder))
     args.model = args.run
-    report(machine(args, task=args.task, split=args.split, rows=args.rows), table, args.json)
+    report(
+        machine(args, task=args.task, accelerator=args.accelerator, split=args.split, rows=args.rows), table, args.json
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from mtrobust.evaluation.attacks.substitutes import SubstituteModel
 from mtrobust.evaluation.attacks.words import rewritten, words_of
@@ -21,14 +20,14 @@ Tokens = list[int]
 Ask = Callable[[str], tuple[list[float], Tokens]]  # text -> probabilities, tokens
 
 
-def asker(model: nn.Module, tokenizer: Any, length: int, first: str | None = None, padded: bool = False) -> Ask:
+def asker(model: Any, tokenizer: Any, length: int, first: str | None = None, padded: bool = False) -> Ask:
     """Asks a classifier for one text, as the second of a pair where `first` is given. padded: to `length`."""
 
     @torch.no_grad()
     def ask(text: str) -> tuple[list[float], Tokens]:
         texts = (text,) if first is None else (first, text)
         cut = {"truncation": "longest_first", "max_length": length, "padding": "max_length" if padded else False}
-        inputs = tokenizer(*texts, return_tensors="pt", **cut)
+        inputs = tokenizer(*texts, return_tensors="pt", **cut).to(model.device)
         return model(**inputs).logits[0].double().softmax(-1).tolist(), inputs["input_ids"][0].tolist()
 
     return ask

@@ -26,20 +26,33 @@ SPLITS = {"mood": "dev", "mnli": "matched_dev"}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Callable[[str], Path]) -> Path:
     """A folder with `data/`, a finished `run/` and a masked language model `lm/`."""
-    import torch
-
     folder = tmp_path_factory.mktemp("trained")
     write_run(folder / "run", tiny_model_dir("bert"), write_data(folder / "data"), ["mood", "mnli", "stsb"])
     write_tiny_lm(tiny_model_dir("bert"), folder / "lm")
+    make_undecided(folder)
+    return folder
+
+
+def make_undecided(folder: Path) -> None:
+    """Random models hardly look at the words: the run's classes become equally likely on its rows."""
+    import torch
     from transformers import AutoTokenizer
 
+    from mtrobust.evaluation.attacks.target import labelled_rows, run_target
     from mtrobust.models.multitask import MultiTaskModel
 
     model = MultiTaskModel.load(folder / "run/model")
-    with torch.no_grad():  # as random models are, they hardly look at the words
-        model.encoder.base.get_input_embeddings().weight.normal_(0, 1, generator=torch.Generator().manual_seed(1))
+    means = {}
+    for task in FIELDS:
+        target = run_target(folder / "run", task)
+        victim = target.open(True, 0, None)
+        rows = labelled_rows(target.task, folder / "data", SPLITS[task])[1]
+        means[task] = torch.from_numpy(victim.forward(victim.features(rows)).mean(0))
+    with torch.no_grad():
+        for task, mean in means.items():
+            linear = [part for part in model.heads[task].modules() if getattr(part, "out_features", 0) == len(mean)]
+            linear[-1].bias -= mean
     model.save_pretrained(folder / "run/model", AutoTokenizer.from_pretrained(folder / "run/model"))
-    return folder
 
 
 @pytest.fixture
@@ -171,6 +184,58 @@ def test_a_fault_in_a_process_is_one_line(trained: Path, tmp_path: Path, flags: 
     done = subprocess.run(command(words), env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "its head was not trained" in done.stderr
+
+
+def test_a_model_that_cannot_be_loaded_blocks_nothing(
+    tmp_path: Path, mtrobust: Callable, flags: Callable, tiny_model_dir: Callable
+):
+    ended = mtrobust(*flags("mood", "--mlm", tiny_model_dir("electra")))
+    assert ended.code == 2 and "its head was not trained" in ended.err
+    assert mtrobust(*flags("mood")).code == 0
+
+
+def test_another_attack_is_one_class(tmp_path: Path, mtrobust: Callable, flags: Callable, monkeypatch):
+    """Its options are flags, its texts are files, it is refused for what it does not know."""
+    from pydantic import Field
+
+    from mtrobust.evaluation.attacks import ATTACKS, Attack, AttackOptions, Change, Outcome
+
+    monkeypatch.setattr(ATTACKS, "_items", dict(ATTACKS.items()))
+
+    class Options(AttackOptions):
+        times: int = Field(2, ge=1, description="how often the last word is said again")
+
+    @ATTACKS.register("echo")
+    class Echo(Attack):
+        name, summary, paper = "echo", "the last word again and again", "-"
+
+        def __init__(self, options, victim, field):
+            super().__init__(options, victim, field)
+            self.times = options.times
+
+        def run(self, row):
+            words = row[self.field].split()
+            text = " ".join([*words, *words[-1:] * self.times])
+            before, after = (
+                int(self.victim.probabilities(self.victim.features([one]))[0].argmax())
+                for one in (row, {**row, self.field: text})
+            )
+            if before != row["label"] or after == before:
+                return Outcome(before, None if before != row["label"] else False, 2, len(words))
+            return Outcome(before, True, 2, len(words), text, after, [Change(len(words) - 1, words[-1], text)])
+
+    Echo.Options = Options
+    words = [word for word in flags("mood", "--attack", "echo") if word not in ("--threshold", 0)]
+    at = words.index("--mlm")
+    del words[at : at + 2]
+    assert mtrobust(*words, "--times", 0).err == "error: --times: 0: must be an integer >= 1\n"
+    assert "--mlm: unknown flag" in mtrobust(*words, "--mlm", "x").err
+    ended = mtrobust(*words, "--times", 3)
+    assert ended.code == 0, ended.err
+    summary, lines = attacked(tmp_path / "out", "mood")
+    assert summary["settings"]["attack"] == "echo" and summary["settings"]["times"] == 3 and len(lines) == 13
+    shown = mtrobust("attack", "--attack", "echo", "--help").out
+    assert "echo: the last word again and again (-)" in shown and "(default: 2)" in shown and "--top_k" not in shown
 
 
 def test_all_faults_at_once(trained: Path, tmp_path: Path, mtrobust: Callable):

@@ -135,8 +135,8 @@ class AttackLog:
         write_json(self.summary, {"format": FORMAT, "complete": complete, **found, "settings": self.settings})
 
     def _check_settings(self) -> None:
-        if not self.lines.exists() and not self.summary.exists():
-            return
+        if not self.lines.exists() or not self.lines.stat().st_size:
+            return  # nothing was attacked yet
         hint = "--overwrite starts anew, --output_dir writes elsewhere"
         try:
             earlier = json.loads(self.summary.read_text(encoding="utf-8"))["settings"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\S+")
+_POSSESSIVE = re.compile(r"\w['\u2019]s$")
 # English function words by kind; whoever changes one of these changes what is said, not how it is put.
 _FUNCTION_WORDS = """
 a an the this that these those each every either neither both all any some no none such same other another
@@ -32,7 +33,7 @@ _CLITICS = ("s", "t", "d", "m", "ll", "re", "ve")
 @dataclass(frozen=True)
 class Word:
     """A whitespace word of a text. start, end: the characters that an attack may replace: the word without the
-    punctuation at its ends, or the whole of a word that is nothing else; before, after: that punctuation."""
+    punctuation and a possessive 's at its ends, or the whole of a word that is nothing else; before, after: that."""
 
     index: int
     start: int
@@ -54,6 +55,8 @@ def words_of(text: str) -> list[Word]:
         word = match.group()
         inside = [place for place, char in enumerate(word) if char.isalnum()] or [0, len(word) - 1]
         first, last = inside[0], inside[-1] + 1
+        if last - first > 2 and _POSSESSIVE.search(word[first:last]):
+            last -= 2
         start = match.start()
         found.append(Word(index, start + first, start + last, word[first:last], word[:first], word[last:]))
     return found

@@ -16,6 +16,12 @@ def test_punctuation_at_the_ends_is_no_part_of_a_word():
     assert [word.replaceable for word in words] == [True, False, True, False, True]
 
 
+def test_a_possessive_stays():
+    words = words_of("the director's (sons') film, it's")
+    assert [(word.text, word.after) for word in words][1:3] == [("director", "'s"), ("sons", "')")]
+    assert words[-1].text == "it" and not words[-1].replaceable
+
+
 def test_only_the_word_is_replaced():
     text = '  "Well-made," he   said -- (twice)!\u2028'
     assert rewritten(text, words_of(text), {0: "Ugly", 4: "once"}) == '  "Ugly," he   said -- (once)!\u2028'
