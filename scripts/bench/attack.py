@@ -98,7 +98,8 @@ def planned(args: argparse.Namespace, folder: Path) -> list[Side]:
     return [
         Side(text, [sys.executable, __file__, "--as_side"], {
             "side": text, "run": str(args.run), "task": args.task, "mlm": args.mlm, "split": args.split,
-            "accelerator": args.accelerator, "rows": args.rows, "rounds": args.rounds, "exported": str(folder / "exported"),
+            "accelerator": args.accelerator, "rows": args.rows, "rounds": args.rounds,
+            "exported": str(folder / "exported"),
             "records": str(folder / f"{text.replace(':', '-')}.jsonl"),
         })
         for text in args.sides
