@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("mtrobust.commands.train", "fine-tune one encoder jointly on the tasks of a task definition"),
     "evaluate": ("mtrobust.commands.evaluate", "metrics of a finished run on a labelled split"),
     "predict": ("mtrobust.commands.predict", "predictions of a finished run for a file of rows, or a GLUE submission"),
+    "attack": ("mtrobust.commands.attack", "right predictions of a finished run that survive an attack on the text"),
     "export": ("mtrobust.commands.export", "one task of a run as a plain Hugging Face model folder"),
     "report": ("mtrobust.commands.report", "tables and plots that compare finished runs over seeds and methods"),
     "methods": ("mtrobust.commands.methods", "the perturbation methods with their options and defaults"),

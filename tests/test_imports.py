@@ -85,6 +85,7 @@ LIGHT = [
     "import mtrobust.tasks.taskdef",
     "import mtrobust.data.rows",
     "import mtrobust.perturb",
+    "import mtrobust.commands.attack",
     "from mtrobust.tasks.taskdef import load_task_defs; load_task_defs(['glue', 'squad', 'textcls'])",
     "import data_prep; list(data_prep.COMMANDS)",
 ]

@@ -78,6 +78,18 @@ def load_masked_lm(name: str, encoder: Encoder) -> MaskedLm:
     return lm
 
 
+def masked_lm_with_tokenizer(name: str) -> tuple[MaskedLm, Any]:
+    """The masked language model of a folder or hub name and its own tokenizer, whatever the vocabulary.
+
+    Raises `UserError` when there is none, its head was never trained, or it has no tokenizer.
+    """
+    lm = _load(name)
+    try:
+        return lm, AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"mlm: {name}: its tokenizer cannot be loaded ({first_line(error)})") from error
+
+
 @contextmanager
 def _errors_only() -> Iterator[None]:
     """transformers prints a report of weights that are missing; they are refused below, in one line."""
