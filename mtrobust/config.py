@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class StrictModel(BaseModel):
@@ -49,7 +49,11 @@ class TrainConfig(StrictModel):
     )
     max_eval_samples: int | None = Field(None, ge=1, description="N dev rows of each task, evenly from the whole split")
     # model
-    model_name_or_path: str = Field(description="local folder or hub name of the encoder")
+    model_name_or_path: str = Field(description="local folder or hub name of the encoder; not with init_from")
+    init_from: Path | None = Field(
+        None,
+        description="run folder to start from: its encoder, and its heads of tasks with the same name, type and labels",
+    )
     trust_remote_code: bool = Field(False, description="run model code that comes with the checkpoint")
     attn_implementation: Literal["auto", "eager", "sdpa"] = Field("auto", description="attention kernel")
     freeze_embeddings: bool = Field(False, description="keep the embedding block as it is")
@@ -111,3 +115,11 @@ class TrainConfig(StrictModel):
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what to do at a non-finite loss")
     progress: Literal["auto", "bar", "lines", "off"] = "auto"
     use_cpu: bool = Field(False, description="run on the CPU though an accelerator is there")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_of_the_run(cls, values: Any) -> Any:
+        """Without a name of its own the encoder is that of `init_from`."""
+        if isinstance(values, dict) and values.get("init_from") and not values.get("model_name_or_path"):
+            return {**values, "model_name_or_path": str(Path(values["init_from"]) / "model")}
+        return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,8 +58,6 @@ def golden() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test that uses torch starts from the same generator state, whatever ran before it."""
-    import sys
-
     if "torch" in sys.modules:
         import torch
 
@@ -80,3 +79,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return made[family]
 
     return make
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """Variables under which the scripts find this checkout installed: the commands of a made-up environment."""
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    for name, module in (("python", ""), ("mtrobust", "-m mtrobust ")):
+        (venv / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n', encoding="utf-8")
+        (venv / name).chmod(0o755)
+    (venv.parent / ".mtrobust-plain").touch()
+    os.utime(venv.parent / ".mtrobust-plain", (2**31 - 1, 2**31 - 1))  # newer than any file it is compared with
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "MTROBUST_VENV": str(venv.parent), "PYTHONPATH": os.pathsep.join(paths)}

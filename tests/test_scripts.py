@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -48,20 +47,6 @@ def rows_of_mr(folder: Path) -> None:
         rows = [{"text": f"text {i}", "label": ["negative", "positive"][i % 2]} for i in range(count)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> dict[str, str]:
-    """Variables under which the scripts find this checkout installed: the commands of a made-up environment."""
-    venv = tmp_path / "venv" / "bin"
-    venv.mkdir(parents=True)
-    for name, module in (("python", ""), ("mtrobust", "-m mtrobust ")):
-        (venv / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n', encoding="utf-8")
-        (venv / name).chmod(0o755)
-    (venv.parent / ".mtrobust-plain").touch()
-    os.utime(venv.parent / ".mtrobust-plain", (2**31 - 1, 2**31 - 1))  # newer than any file it is compared with
-    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    return {**os.environ, "MTROBUST_VENV": str(venv.parent), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.mark.slow

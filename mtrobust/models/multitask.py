@@ -65,6 +65,23 @@ class MultiTaskModel(nn.Module):
             enable_checkpointing(encoder)
         return cls(encoder, tasks)
 
+    def take_heads(self, folder: Path) -> dict[str, str]:
+        """Takes over the heads of the model in `folder` that fit: of a task with the same name, type, labels and
+        shapes. By task: empty where its head was taken, else why it stays fresh. Raises as `load`."""
+        other = MultiTaskModel.load(folder)
+        why = {}
+        for name, task in self.tasks.items():
+            theirs = other.tasks.get(name)
+            if theirs is None:
+                why[name] = "no such task there"
+            elif (theirs.task_type, theirs.labels, theirs.n_class) != (task.task_type, task.labels, task.n_class):
+                why[name] = "another type or other labels there"
+            else:
+                why[name] = "" if _same_shapes(self.heads[name], other.heads[name]) else "a head of another shape there"
+            if not why[name]:
+                self.heads[name].load_state_dict(other.heads[name].state_dict())
+        return why
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs of the batch's head for a plain pass."""
         head: Any = self.heads[batch.task]
@@ -106,6 +123,11 @@ class MultiTaskModel(nn.Module):
             first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error
         return model
+
+
+def _same_shapes(one: nn.Module, other: nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
 
 
 def enable_checkpointing(encoder: Encoder) -> None:

@@ -11,7 +11,7 @@ from mtrobust.config import TrainConfig
 from mtrobust.data.rows import find_split
 from mtrobust.errors import UserError
 from mtrobust.evaluation.eval_sets import chosen_sets
-from mtrobust.evaluation.run_folder import CONFIG, TASK_DEF, load_config
+from mtrobust.evaluation.run_folder import CONFIG, MODEL, TASK_DEF, load_config
 from mtrobust.registry import suggestion
 from mtrobust.tasks.eval_sets import task_of_set
 from mtrobust.tasks.metrics import METRICS
@@ -20,7 +20,7 @@ from mtrobust.tasks.taskdef import TaskDef, load_task_defs
 # Settings that may differ when a run goes on: they do not change what is trained.
 _FREE = {
     "resume", "overwrite_output_dir", "output_dir", "data_dir", "cache_dir", "task_def", "model_name_or_path",
-    "progress", "save_total_limit", "trust_remote_code",
+    "progress", "save_total_limit", "trust_remote_code", "init_from",
 }  # fmt: skip
 
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions count from the padding id + 1
@@ -60,7 +60,7 @@ def check_run(config: TrainConfig) -> Chosen:
         except UserError as error:
             faults += error.faults
         faults += _settings(config, chosen) + _splits(config, chosen)
-    faults += _output(config)
+    faults += _start(config) + _output(config)
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
     if config.resume and (config.output_dir / CONFIG).is_file():
@@ -84,6 +84,20 @@ def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
         hint = suggestion(wanted, allowed)
         faults.append(f"metric_for_best_model: {wanted}: no such metric{hint} (allowed: {', '.join(allowed)})")
     return faults
+
+
+def _start(config: TrainConfig) -> list[str]:
+    """Faults of the run to start from."""
+    run = config.init_from
+    if run is None:
+        return []
+    if not (run / MODEL / "config.json").is_file():
+        return [f"init_from: {run}: no finished run (no {MODEL}/config.json); expected the output_dir of one"]
+    if Path(config.model_name_or_path) != run / MODEL:
+        return [f"model_name_or_path: {config.model_name_or_path}: not together with init_from, whose encoder is taken"]
+    if config.output_dir.resolve() == run.resolve():
+        return [f"output_dir: {config.output_dir}: is the run to start from; name another folder"]
+    return []
 
 
 def metric_keys(task: TaskDef, further: bool = True) -> list[str]:

@@ -54,7 +54,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
     accelerator = make_accelerator(config)
     seed_all(config.seed)
     tokenizer = _tokenizer(config)
-    model = MultiTaskModel.from_encoder(config, chosen.tasks)
+    model = _model(config, chosen)
     step = _step(config, chosen, model)
     with accelerator.main_process_first():  # the others read what the first has cached
         rows = {
@@ -100,6 +100,15 @@ def _tokenizer(config: TrainConfig) -> PreTrainedTokenizerBase:
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where the files are missing
         raise UserError(f"model_name_or_path: {name}: no vocabulary; are the tokenizer's files (tokenizer.json) there?")
     return tokenizer
+
+
+def _model(config: TrainConfig, chosen: checks.Chosen) -> MultiTaskModel:
+    """Pretrained encoder with fresh heads, or encoder and heads of another run."""
+    model = MultiTaskModel.from_encoder(config, chosen.tasks)
+    if config.init_from is not None:
+        for name, why in model.take_heads(config.init_from / MODEL).items():
+            log.info("task %s: head %s", name, f"fresh ({why})" if why else f"of {config.init_from}")
+    return model
 
 
 def _step(config: TrainConfig, chosen: checks.Chosen, model: MultiTaskModel) -> TrainStep:

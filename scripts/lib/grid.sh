@@ -36,7 +36,7 @@ grid_begin() { # OUT, arguments of the script
     [ "$GRID_JOBS" = 1 ] || export OMP_NUM_THREADS=1
     [ -z "$GRID_SMALL" ] || GRID_OUT=$GRID_OUT/small
     mkdir -p "$GRID_OUT"
-    GRID_CELLS=''
+    GRID_CELLS='' GRID_RUNS=()
     GRID_FAILED=$(mktemp "${TMPDIR:-/tmp}/grid.XXXXXX")
     trap 'rm -f "$GRID_FAILED"' EXIT
     trap '_grid_stop' INT TERM
@@ -50,6 +50,7 @@ run_cell() { # NAME SEED, flags of mtrobust train
     local name=$1 seed=$2
     shift 2
     GRID_CELLS+="- \"$name-$seed\""$'\n'
+    GRID_RUNS+=("$GRID_OUT/$name-$seed")
     _grid_start _grid_cell "$name" "$seed" "$@" ${GRID_FLAGS[@]+"${GRID_FLAGS[@]}"}
 }
 
@@ -61,9 +62,11 @@ grid_wait() {
     wait
 }
 
-grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs, gaps are named in them
-    printf 'runs:\n%s' "$GRID_CELLS" >"$GRID_OUT/expected.yml"
-    "$mtrobust" report --out "$GRID_OUT/report" --expect "$GRID_OUT/expected.yml" "$@"
+grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs (or to report/$PAPER,
+    # where several scripts share their runs), gaps are named in them
+    local expected=$GRID_OUT/expected${PAPER:+-$PAPER}.yml
+    printf 'runs:\n%s' "$GRID_CELLS" >"$expected"
+    "$mtrobust" report --out "$GRID_OUT/report${PAPER:+/$PAPER}" --expect "$expected" "$@"
 }
 
 grid_end() {

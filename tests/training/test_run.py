@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from mtrobust.config import PerturbSpec
 from mtrobust.errors import RunError, UserError
+from mtrobust.models.multitask import MultiTaskModel
 from mtrobust.training import run as run_module
 from mtrobust.training.run import train
 from tests.evaluation.runs import read_lines, text_rows, write_rows
@@ -323,3 +324,26 @@ def test_a_full_disk_at_the_end_says_how_to_finish(copy, monkeypatch):
     monkeypatch.setattr(run_module, "write_json", full)
     with pytest.raises(RunError, match="No space left on device.*--resume"):
         train(settings(copy, max_steps=1))
+
+
+def test_a_run_starts_from_another(tmp_path: Path, tiny_model_dir):
+    """Encoder and heads of the same tasks are those of the run; a task that it had not gets a fresh head."""
+    world = write_world(tmp_path, tiny_model_dir("bert"))
+    train(settings(world, "first", train_tasks=["mood"]))
+    start = {"init_from": world / "first", "model_name_or_path": ""}
+    nothing = {"learning_rate": 1e-12, "max_steps": 1, "warmup_ratio": 0.0}
+    train(settings(world, "second", train_tasks=["mood", "stsb"], **start, **nothing))
+    first, second = (MultiTaskModel.load(world / run / "model") for run in ("first", "second"))
+    ours, theirs = second.state_dict(), first.state_dict()
+    assert set(theirs) < set(ours)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-8) for name in theirs)
+
+
+def test_a_start_that_is_no_run_is_refused(tmp_path: Path, tiny_model_dir):
+    world = write_world(tmp_path, tiny_model_dir("bert"))
+    with pytest.raises(UserError, match="init_from: .*nowhere: no finished run"):
+        train(settings(world, "x", train_tasks=["mood"], init_from=world / "nowhere", model_name_or_path=""))
+    (world / "done" / "model").mkdir(parents=True)
+    (world / "done" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="model_name_or_path: .*not together with init_from"):
+        train(settings(world, "x", train_tasks=["mood"], init_from=world / "done"))

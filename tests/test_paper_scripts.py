@@ -1,0 +1,91 @@
+"""Every script of a paper runs to its end on small files in the official formats, and reports what it promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.raw_world import write_raw
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*_*.sh") if "lib/paper.sh" in path.read_text("utf-8"))
+FAMILIES = ("pdr", "rapt", "swep", "vda")
+LIMITS = [
+    "--small", "--jobs", "2", "--max_steps", "2", "--max_train_samples", "12", "--max_eval_samples", "8",
+    "--max_seq_length", "48", "--use_cpu", "--num_train_epochs", "1",
+]  # fmt: skip
+# What each is run with, so that a test ends soon; words that must stand in its report.
+RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "pdr_indomain.sh": ({"METHODS": "standard vat-jsd"}, ["vat-jsd", "sst2/acc", "squad/f1", "Table 2"]),
+    "pdr_domain_shift.sh": ({"METHODS": "standard vat-jsd"}, ["sst2/imdb/acc", "Table 3"]),
+    "pdr_adversarial.sh": ({"METHODS": "standard vat-jsd"}, ["addonesent/worst/f1", "mnli/hans/lexical_overlap/acc"]),
+    "pdr_semisupervised.sh": ({"METHODS": "standard rpt-kl", "TASKS": "sst2"}, ["rpt-kl", "Table 5"]),
+    "rapt_glue.sh": ({"METHODS": "standard rapt"}, ["rapt", "cola/mcc", "stsb/spearman", "average"]),
+    "rapt_layer_sweep.sh": ({"LAYERS": "2"}, ["perturb.rapt.layers", "mrpc/acc"]),
+    "rapt_time.sh": ({"METHODS": "standard rapt", "TASKS": "mrpc"}, ["rapt", "mrpc/f1"]),
+    "swep_qa.sh": ({"METHODS": "standard swep"}, ["swep", "squad/squadshifts_new_wiki/f1"]),
+    "swep_low_resource.sh": ({"FRACTIONS": "0.5 1"}, ["data_fraction", "squad/f1"]),
+    "swep_ablation.sh": ({"METHODS": "standard swep-fixed_mu"}, ["swep-fixed_mu", "Table 3"]),
+    "swep_synthetic.sh": ({"PAIRS": "8", "METHODS": "standard standard-pairs8"}, ["standard-pairs8", "squad/em"]),
+    "vda_attack.sh": ({"METHODS": "standard vda"}, ["attack_accuracy", "Table 2"]),
+    "vda_pairs.sh": ({"METHODS": "standard vda"}, ["mrpc/attack/dev/query_number", "Table 3"]),
+    "vda_ablation.sh": ({"METHODS": "standard vda-argmax", "TASKS": "agnews"}, ["vda-argmax", "Table 4"]),
+    "vda_ada.sh": ({"METHODS": "standard standard+ada", "TASKS": "mr", "TRAIN_EXAMPLES": "4"}, ["Table 5"]),
+    "vda_sweep.sh": ({"TASKS": "mr", "SIGMAS": "0.1", "SAMPLES": "2"}, ["perturb.vda.samples"]),
+    "vda_epochs.sh": ({"TASKS": "mrpc", "EPOCHS": "1"}, ["mrpc/attack/dev/attack_accuracy"]),
+}
+
+
+def test_every_script_of_a_paper_is_run():
+    assert sorted(RUNS) == SCRIPTS
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_help_names_the_paper_and_the_variables(script: str):
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / script), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "et al." in done.stdout and "--small" in done.stdout and "MTROBUST_DATA" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/published").glob("*.yml")), ids=lambda path: path.stem)
+def test_published_figures_belong_to_rows_of_the_script(path: Path):
+    script = (ROOT / f"scripts/{path.stem}.sh").read_text("utf-8")
+    library = (ROOT / f"scripts/lib/{path.stem.split('_')[0]}.sh").read_text("utf-8")
+    for column, figures in yaml.safe_load(path.read_text("utf-8")).items():
+        if column == "source":
+            continue
+        assert column.partition("/")[0] in script + library
+        for method in figures:
+            parts = method.replace("+", "-").split("-")
+            assert all(part in script + library for part in parts), f"{column}: {method}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scripts_run_to_their_end(family: str, tmp_path: Path, tiny_model_dir, installed: dict[str, str]):
+    raw = write_raw(tmp_path / "raw")
+    (tmp_path / "models").mkdir()
+    os.symlink(tiny_model_dir("bert"), tmp_path / "models/minilm-l6-h384-uncased")
+    variables = {
+        "MTROBUST_DATA": str(raw), "MTROBUST_MODELS": str(tmp_path / "models"), "OUT": str(tmp_path / "out"),
+        "SEEDS": "1", "EXAMPLES": "4", "MLM_STEPS": "2", "PYTHON": sys.executable,
+    }  # fmt: skip
+    for script in (name for name in SCRIPTS if name.startswith(family)):
+        own, expected = RUNS[script]
+        limits = [word for word in LIMITS if script != "rapt_time.sh" or word not in ("--jobs", "2")]
+        limits += ["--max_steps", "2"] if script == "rapt_time.sh" else []
+        done = subprocess.run(
+            ["bash", str(ROOT / "scripts" / script), *limits],
+            env={**installed, **variables, **own}, capture_output=True, text=True,
+        )  # fmt: skip
+        logs = "".join(path.read_text("utf-8")[-600:] for path in (tmp_path / "out").rglob("*.log"))
+        assert done.returncode == 0, f"{script}\n{done.stdout[-800:]}\n{done.stderr[-2000:]}\n{logs[-3000:]}"
+        text = (tmp_path / "out/small/report" / script.removesuffix(".sh") / "report.md").read_text("utf-8")
+        assert [word for word in expected if word not in text] == [], f"{script}\n{text}"
