@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/pdr.sh"
 paper_begin pdr bert-base-uncased "$@"
 for task in squad mnli; do pdr_cells "$task" pdr_entries "$task"; done
-paper_report --gate task --columns 'squad/f1,squad/add*,mnli/acc,mnli/hans/*'
+paper_report 'squad/f1,squad/add*,mnli/acc,mnli/hans/*' --gate task

@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/pdr.sh"
 paper_begin pdr bert-base-uncased "$@"
 for task in squad2 sst2; do pdr_cells "$task" pdr_entries "$task"; done
-paper_report --columns 'squad2/mrqa_bioasq/*,sst2/acc,sst2/imdb/acc'
+paper_report 'squad2/mrqa_bioasq/*,sst2/acc,sst2/imdb/acc'

@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/pdr.sh"
 paper_begin pdr bert-base-uncased "$@"
 for task in squad squad2 mnli sst2; do pdr_cells "$task" pdr_entries "$task"; done
-paper_report --columns 'squad/f1,squad2/f1,mnli/acc,sst2/acc' --average '*'
+paper_report 'squad/f1,squad2/f1,mnli/acc,sst2/acc' --average '*'

@@ -13,4 +13,4 @@ entries() {
     { echo "standard --perturb standard"; pdr_divergences; } | sed 's/$/ --label_fraction 0.5/'
 }
 for task in sst2 mnli; do pdr_cells "$task" entries "half/$task"; done
-paper_report --gate task --columns 'sst2/acc,sst2/imdb/acc,mnli/acc,mnli/hans/acc'
+paper_report 'sst2/acc,sst2/imdb/acc,mnli/acc,mnli/hans/acc' --gate task

@@ -18,4 +18,4 @@ entries() {
     done
 }
 for task in $(small mrpc "mnli mrpc"); do rapt_cells "$task" entries; done
-paper_report --swept --sweep perturb.rapt.layers --columns "$RAPT_COLUMNS"
+paper_report --swept "$RAPT_COLUMNS" --sweep perturb.rapt.layers

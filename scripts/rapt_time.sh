@@ -12,4 +12,4 @@ paper_begin rapt bert-base-uncased "$@"
 [ "$GRID_JOBS" = 1 ] || { echo "rapt_time.sh: --jobs $GRID_JOBS: cells that share the machine say nothing of time; allowed: 1" >&2; exit 2; }
 entries() { rapt_entries | grep -v '^rapt-embeddings'; }
 for task in mnli qqp rte qnli mrpc cola sst2 stsb; do rapt_cells "$task" entries time/ --max_steps "${STEPS:-200}"; done
-paper_report --columns "$RAPT_COLUMNS"
+paper_report "$RAPT_COLUMNS"

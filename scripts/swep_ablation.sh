@@ -15,4 +15,4 @@ entries() {
     done
 }
 swep_cells entries squad
-paper_report --columns 'squad/*'
+paper_report 'squad/*'

@@ -16,4 +16,4 @@ entries() {
     done
 }
 swep_cells entries low
-paper_report --swept --sweep data_fraction --columns 'squad/em,squad/f1,squad/squadshifts_amazon/*'
+paper_report --swept 'squad/em,squad/f1,squad/squadshifts_amazon/*' --sweep data_fraction

@@ -17,4 +17,4 @@ entries() {
     [ -z "$GRID_SMALL" ] || echo "vat --perturb vat"
 }
 swep_cells entries squad
-paper_report --columns 'squad/*'
+paper_report 'squad/*'

@@ -33,4 +33,4 @@ swep_cells entries squad
 kept=()
 for run in "${GRID_RUNS[@]}"; do [[ "$run" == "$GRID_OUT/pairs/"* ]] || kept+=("$run"); done
 GRID_RUNS=("${kept[@]}")
-paper_report --columns 'squad/em,squad/f1'
+paper_report 'squad/em,squad/f1'

@@ -19,4 +19,4 @@ entries() {
     echo "vda-repo --perturb vda --perturb.mixture repo --perturb.factor half_mean $VDA_LINES"
 }
 for task in agnews $(small mr qnli); do vda_cells "$task" entries "$task"; done
-paper_report --gate task --columns "$(vda_columns agnews qnli mr)"
+paper_report "$(vda_columns agnews qnli mr)" --gate task

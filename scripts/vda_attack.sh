@@ -11,4 +11,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
 for task in $(small "mr" "yelp imdb agnews mr"); do vda_cells "$task" vda_entries "$task"; done
-paper_report --gate task --columns "$(vda_columns yelp imdb agnews mr)"
+paper_report "$(vda_columns yelp imdb agnews mr)" --gate task

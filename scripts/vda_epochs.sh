@@ -16,4 +16,4 @@ entries() {
     done
 }
 for task in agnews mrpc; do vda_cells "$task" entries "$task"; done
-paper_report --gate task --swept --sweep num_train_epochs --columns "$(vda_columns agnews mrpc)"
+paper_report --swept "$(vda_columns agnews mrpc)" --gate task --sweep num_train_epochs

@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
 for task in mrpc qnli; do vda_cells "$task" vda_entries "$task"; done
-paper_report --gate task --columns "$(vda_columns mrpc qnli)"
+paper_report "$(vda_columns mrpc qnli)" --gate task

@@ -20,4 +20,4 @@ entries() {
     done
 }
 for task in mr mrpc; do vda_cells "$task" entries "$task"; done
-paper_report --gate task --swept --sweep perturb.vda.sigma --sweep perturb.vda.samples --columns "$(vda_columns mr mrpc)"
+paper_report --swept "$(vda_columns mr mrpc)" --gate task --sweep perturb.vda.sigma --sweep perturb.vda.samples

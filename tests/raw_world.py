@@ -36,7 +36,7 @@ def _squad(path: Path, draw: random.Random, count: int, suffixes: tuple[str, ...
 
 
 def write_raw(folder: Path, count: int = 24) -> Path:
-    """SST-2, MRPC, CoLA, STS-B, MNLI (the sample's form), HANS, IMDB, MR, AG News, SQuAD with its variants, WikiText."""
+    """SST-2, MRPC, CoLA, STS-B, MNLI (the sample's form), HANS, IMDB, MR, AG News, SQuAD and its variants, text."""
     draw = random.Random(1)
     texts = [(_sentence(draw, str(i % 2)), str(i % 2)) for i in range(count)]
     for split in ("train", "dev"):

@@ -139,14 +139,15 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_CONFIGS)
 
 
-def write_tiny_model(family: str, folder: Path, seed: int = 5) -> Path:
-    """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`."""
+def write_tiny_model(family: str, folder: Path, seed: int = 5, **changes: Any) -> Path:
+    """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`. changes: to
+    the settings of its configuration."""
     import torch
     from transformers import AutoConfig, AutoModel, T5EncoderModel
 
     tokenizer = _tokenizer(family)
     settings: dict[str, Any] = {"max_position_embeddings": 128} if family != "t5" else {}
-    settings |= _CONFIGS[family]
+    settings |= _CONFIGS[family] | changes
     for name in ("pad", "cls", "sep", "bos", "eos"):
         if getattr(tokenizer, f"{name}_token_id", None) is not None:
             settings[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")

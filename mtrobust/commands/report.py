@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import io
 import logging
 from collections.abc import Callable, Iterable
@@ -205,6 +206,7 @@ def _make(
 
     groups = group_runs(runs, args.group_by, args.label)
     faults = _Faults()
+    args.columns = _without_planned(args.columns, expected.columns if expected else [], groups)
     columns = faults.of(select_columns, groups, args.columns) or []
     if columns and args.average:
         faults.of(pick, columns, args.average, "--average")
@@ -225,6 +227,13 @@ def _make(
         row.mark = choice.marks.get(row.label, "")
     add_published(report, published)
     return report, choice.groups, sweeps
+
+
+def _without_planned(patterns: list[str], planned: list[str], groups: Iterable[Group]) -> list[str]:
+    """Patterns of columns less those that are planned and that no run has yet: they are listed as missing."""
+    there = {column for group in groups for run in group.finished for column in run.figures}
+    absent = {pattern for pattern in patterns if pattern in planned and not fnmatch.filter(there, pattern)}
+    return [pattern for pattern in patterns if pattern not in absent] or patterns
 
 
 def _check_baseline(name: str | None, groups: Iterable[Group]) -> None:

@@ -63,9 +63,9 @@ grid_wait() {
 }
 
 grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs (or to report/$PAPER,
-    # where several scripts share their runs), gaps are named in them
+    # where several scripts share their runs), gaps are named in them, also of the columns in GRID_COLUMNS ('a, b')
     local expected=$GRID_OUT/expected${PAPER:+-$PAPER}.yml
-    printf 'runs:\n%s' "$GRID_CELLS" >"$expected"
+    printf 'runs:\n%s%s' "$GRID_CELLS" "${GRID_COLUMNS:+columns: [$GRID_COLUMNS]}" >"$expected"
     "$mtrobust" report --out "$GRID_OUT/report${PAPER:+/$PAPER}" --expect "$expected" "$@"
 }
 

@@ -30,7 +30,7 @@ paper_begin() { # FAMILY of scripts with common runs, encoder of the paper, argu
     # shellcheck source=scripts/lib/grid.sh
     source "$PAPER_LIB/grid.sh"
     grid_begin "${OUT:-$root/runs/$family}" "$@"
-    data=$GRID_OUT/data seeds=${SEEDS:-1 2 3} labels=() mlm=${MLM:-bert-base-uncased}
+    data=$GRID_OUT/data seeds=${SEEDS:-1 2 3} names=() mlm=${MLM:-bert-base-uncased}
     [ -z "$GRID_SMALL" ] || encoder=${MTROBUST_MODELS:+$MTROBUST_MODELS/minilm-l6-h384-uncased}
     model=${MODEL:-${encoder:-bert-base-uncased}}
 }
@@ -96,9 +96,7 @@ paper_cells() { # folder, common flags; entries `NAME flags` on standard input, 
     local folder=$1 entries line words name seed
     shift
     mapfile -t entries
-    for line in "${entries[@]}"; do
-        labels+=(--label "*/${line%% *}-[0-9]*=${line%% *}")
-    done
+    for line in "${entries[@]}"; do names+=("${line%% *}"); done
     for seed in $seeds; do # seed by seed, so that an early look has every method
         for line in "${entries[@]}"; do
             read -ra words <<<"$line"
@@ -126,9 +124,11 @@ paper_attacks() { # folder, task, split, number of texts, further flags of mtrob
     done
 }
 
-paper_report() { # further flags of mtrobust report; with --swept rows are told apart by their settings, not by names
+paper_report() { # columns, further flags of mtrobust report; after --swept rows are told apart by settings, not by names
     grid_wait
-    local runs=() run flags=() published=$root/scripts/published/$PAPER.yml
+    local swept=''
+    if [ "$1" = --swept ]; then swept=yes; shift; fi
+    local columns=$1 runs=() run name flags=(--columns "$1") published=$root/scripts/published/$PAPER.yml
     for run in ${GRID_RUNS[@]+"${GRID_RUNS[@]}"}; do
         case "$run" in "$GRID_OUT/start/"*) continue ;; esac
         [ ! -e "$run/all_results.json" ] || runs+=("$run")
@@ -138,10 +138,14 @@ paper_report() { # further flags of mtrobust report; with --swept rows are told 
         echo "$PAPER: no run: none of its data is in $raw" >&2
         exit 2
     fi
-    if [ "${1:-}" = --swept ]; then shift; else flags=("${labels[@]}"); fi
+    shift
+    [ -n "$swept" ] || while read -r name; do
+        [[ " ${runs[*]} " != *"/$name-"[0-9]* ]] || flags+=(--label "*/$name-[0-9]*=$name")
+    done < <(printf '%s\n' "${names[@]}" | sort -u)
+    GRID_COLUMNS=$(sed 's/[^,]*/"&"/g' <<<"$columns")
     [ ! -e "$published" ] || flags+=(--published "$published")
     local status=0
-    grid_report "${runs[@]}" --data_dir "$data" ${flags[@]+"${flags[@]}"} "$@" || status=$?
+    grid_report "${runs[@]}" --data_dir "$data" "${flags[@]}" "$@" || status=$?
     grid_end
     exit "$status"
 }

@@ -152,6 +152,8 @@ class BertAttack(Attack):
         ids: the row's tokens as the model reads them, whole: the gold label's probability. A word whose mask leaves the
         tokens as they are stands behind the cut. Words of equal importance stay in the order of the text.
         """
+        if not possible:
+            return []
         text, gold = row[self.field], int(row["label"])
         masked = [{**row, self.field: rewritten(text, words, {i: self.victim.mask})} for i in possible]
         features = self.victim.features(masked)

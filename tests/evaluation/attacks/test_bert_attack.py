@@ -61,6 +61,15 @@ def test_a_row_that_is_wrong_already_is_not_attacked():
     assert (found.success, found.prediction, found.queries, found.words) == (None, 0, 1, 3)
 
 
+@pytest.mark.parametrize("text", ["great great", "great"])
+def test_a_text_without_a_replaceable_word_survives(text: str):
+    """Nothing is masked then: the model is asked for the text alone."""
+    victim = RuleVictim(WEIGHTS)
+    found = RuleAttack(victim, {"fine": ["poor"]}).run({"text": text, "label": 1})
+    assert found.success is False and found.changes == [] and victim.asked == [1]
+    assert found.queries == 1 + found.words
+
+
 def test_words_behind_the_cut_are_left_alone():
     table = {"great": ["poor"], "fine": ["poor"]}
     seen = attack("fine film that is great", table, sees=3)
