@@ -285,8 +285,8 @@ class Encoder(nn.Module):
 
 def _head_dropout(config: Any) -> float:
     """The dropout before a family's output layer, or that of its hidden states."""
-    names = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "hidden_dropout_prob",
-             "dropout", "dropout_rate")  # fmt: skip
+    names = ("dropout_rate", "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout",
+             "hidden_dropout_prob", "dropout")  # fmt: skip
     return next((float(value) for name in names if (value := getattr(config, name, None)) is not None), 0.1)
 
 

@@ -70,5 +70,5 @@ class Soft:
 
         A weight of a half is the average of the two objectives, as in MT-DNN-KD.
         """
-        share = torch.where(has_soft, torch.where(has_label, self.weight, 1.0), 0.0).to(hard.dtype)
+        share = has_soft.to(hard.dtype) * (1 - (1 - self.weight) * has_label.to(hard.dtype))
         return (1 - share) * hard.where(has_label, 0) + share * soft.where(has_soft, 0)

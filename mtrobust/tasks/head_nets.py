@@ -16,7 +16,6 @@ from torch.nn import functional
 from mtrobust.errors import UserError
 from mtrobust.registry import Registry
 from mtrobust.tasks.base import EncoderInfo
-from mtrobust.tasks.san import SanNet
 
 if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
@@ -116,11 +115,10 @@ NETS.register("family")(lambda task, info, n: info.family_head("sequence", n, ta
 NETS.register("first")(lambda task, info, n: FirstNet(info, n, task.dropout_p))
 NETS.register("mean")(lambda task, info, n: MeanNet(info, n, task.dropout_p))
 NETS.register("pooler")(lambda task, info, n: PoolerNet(info, n, task.dropout_p, task.actf or "tanh"))
-NETS.register("san")(
-    lambda task, info, n: SanNet(info, n, task.dropout_p, task.san_steps, task.san_step_dropout, refuse_export)
-)
 
 
 def build_net(task: TaskDef, info: EncoderInfo, n: int) -> nn.Module:
     """The network that a definition asks for, freshly initialised."""
+    import mtrobust.tasks.san  # noqa: F401  (registers)
+
     return NETS["san" if task.enable_san else task.head_input](task, info, n)

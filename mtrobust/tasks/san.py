@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from mtrobust.tasks.base import EncoderInfo
+from mtrobust.tasks.head_nets import NETS, refuse_export
 
 
 class SanNet(nn.Module):
@@ -40,17 +41,11 @@ class SanNet(nn.Module):
     targets: ClassVar[tuple[str, ...]] = ("second",)
 
     def __init__(
-        self,
-        info: EncoderInfo,
-        n: int,
-        dropout: float | None,
-        steps: int,
-        step_dropout: float,
-        refuse_export: Callable[[str], Any],
+        self, info: EncoderInfo, n: int, dropout: float | None, steps: int = 5, step_dropout: float = 0.1
     ) -> None:
         super().__init__()
         width = info.hidden_size
-        self.steps, self.step_dropout, self._refuse = steps, step_dropout, refuse_export
+        self.steps, self.step_dropout = steps, step_dropout
         self.dropout = nn.Dropout(info.head_dropout if dropout is None else dropout)
         self.summary = nn.Linear(width, 1)
         self.attention = nn.Linear(width, width)
@@ -85,9 +80,14 @@ class SanNet(nn.Module):
         drawn = torch.rand(rows, self.steps, device=device)
         return (drawn >= self.step_dropout) | (drawn == drawn.amax(1, keepdim=True))
 
-    def full_model(self, base: Any) -> Any:
-        """Raises `UserError`: no Hugging Face class has this head."""
-        return self._refuse("enable_san: true")
+    def full_model(self, base: Any) -> NoReturn:
+        """Refuses: see `refuse_export`."""
+        refuse_export("enable_san: true")
+
+
+@NETS.register("san")
+def _san(task: Any, info: EncoderInfo, n: int) -> nn.Module:
+    return SanNet(info, n, task.dropout_p, task.san_steps, task.san_step_dropout)
 
 
 def parts(mask: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def _weighted(states: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
 
 def average(outputs: Tensor, kept: Tensor) -> Tensor:
     """The mean over the kept steps of outputs [B, steps, n]: log of the mean posterior, or of one output itself."""
-    count = kept.sum(1, keepdim=True)
+    count = kept.sum(1, keepdim=True).to(outputs.dtype)
     if outputs.shape[-1] == 1:
         return (outputs * kept.unsqueeze(-1)).sum(1) / count
     logs = outputs.log_softmax(-1).masked_fill(~kept.unsqueeze(-1), -torch.inf)
