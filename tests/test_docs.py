@@ -62,6 +62,15 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip().startswith("mtrobust ")]
 
 
+def test_every_key_of_a_definition_is_documented():
+    from mtrobust.tasks.taskdef import TaskDef
+
+    text = text_of("docs/tasks.md")
+    of_mtdnn_alone = {"loss", "adv_loss", "encoder_type", "max_train_samples"}
+    missing = [key for key in TaskDef.model_fields if f"`{key}`" not in text and f"  {key}: " not in text]
+    assert set(missing) - of_mtdnn_alone - {"name"} == set()
+
+
 def test_flags_in_the_readme_exist():
     from mtrobust.config import TrainConfig
 

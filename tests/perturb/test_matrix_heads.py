@@ -51,6 +51,21 @@ def test_methods_with_other_heads(method, head_input):
     check(step, batch_for("bert", "Classification", labelled=[True, False, True, True]), method)
 
 
+@pytest.mark.parametrize("task_type", TYPES)
+@pytest.mark.parametrize("method", list(METHODS))
+def test_methods_with_soft_labels(method, task_type):
+    """Rows with both labels, the soft one alone, the hard one alone, none."""
+    step = step_of("bert", task_type, [spec(method)])
+    batch = batch_of("bert", task_type, labelled=[True, True, True, False])
+    n = 3 if task_type == "Classification" else 1
+    batch.targets |= {
+        "soft": torch.rand(4, n).softmax(-1) if n > 1 else torch.rand(4, 1),
+        "has_soft": torch.tensor([True, True, False, False]),
+        "has_label": torch.tensor([True, False, True, False]),
+    }
+    check(step, batch, method)
+
+
 def test_shared_masks_repeat_the_steps_of_san():
     """A pass with shared masks and no edit is the clean pass, step dropout included."""
     from mtrobust.perturb import Passes
