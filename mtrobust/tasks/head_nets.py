@@ -57,7 +57,7 @@ class LinearNet(nn.Module, ABC):
         """Logits [B, n]."""
         return self.classifier(self.dropout(self.vector(last, inputs["attention_mask"])))
 
-    def full_model(self, base: Any) -> NoReturn:
+    def full_model(self, base: Any) -> Any:
         """Refuses: see `refuse_export`."""
         refuse_export(f"head_input: {self.called}")
 
@@ -86,7 +86,8 @@ class MeanNet(LinearNet):
 class PoolerNet(LinearNet):
     """Reads a pooler of the task's own: a linear layer of fresh weights and `actf` over the first token's last state.
 
-    This is MT-DNN's pooler (there behind a dropout of its own as well).
+    This is MT-DNN's pooler (there behind a dropout of its own as well). Exported where the family's own head is of
+    that form too, see `FamilyHead.with_pooler`.
     """
 
     called = "pooler"
@@ -95,10 +96,16 @@ class PoolerNet(LinearNet):
         super().__init__(info, n, dropout)
         self.dense = small(nn.Linear(info.hidden_size, info.hidden_size))
         self.activation = ACTIVATIONS[actf]
+        self._family: Callable[[], Any] = lambda: info.family_head("sequence", n, dropout)
 
     def vector(self, last: Tensor, mask: Tensor) -> Tensor:
         """See the class."""
         return self.activation(self.dense(last[:, 0]))
+
+    def full_model(self, base: Any) -> Any:
+        """The family's class with these weights in it; refuses where that class computes something else."""
+        full = self._family().with_pooler(base, self.dense, self.classifier, self)
+        return full if full is not None else refuse_export("head_input: pooler, with this actf in this family")
 
 
 def small(layer: nn.Linear) -> nn.Linear:
