@@ -102,8 +102,19 @@ class TrainConfig(StrictModel):
         "proportional", description="how often each task's batches are drawn"
     )
     sampling_temperature: float = Field(2.0, ge=1, description="for sampling=temperature: share ~ size^(1/T)")
-    main_task: str | None = Field(None, description="for sampling=main_ratio: the task that is seen whole")
+    main_task: str | None = Field(
+        None, description="for sampling=main_ratio: the task that is seen whole; for sampling_order=main_last"
+    )
     main_task_ratio: float = Field(0.4, gt=0, description="for sampling=main_ratio: other batches per main-task batch")
+    sampling_order: Literal["mixed", "main_last"] = Field(
+        "mixed", description="order within an epoch: all shuffled, or the batches of main_task after all others"
+    )
+    task_weighting: Literal["fixed", "uncertainty"] = Field(
+        "fixed", description="factors on the tasks' losses: the definitions' weights, times learned ones"
+    )
+    task_weighting_learning_rate: float = Field(
+        1e-2, gt=0, description="for task_weighting=uncertainty: of the log variances"
+    )
     group_by_length: bool = Field(
         True, description="batches of similar lengths (rows are still each seen once an epoch)"
     )

@@ -62,6 +62,15 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip().startswith("mtrobust ")]
 
 
+def test_every_key_of_a_definition_is_documented():
+    from mtrobust.tasks.taskdef import TaskDef
+
+    text = text_of("docs/tasks.md")
+    not_ours = {"name", "loss", "adv_loss", "encoder_type"}  # the latter three are MT-DNN's
+    shown = [key for key in TaskDef.model_fields if f"`{key}`" in text or f"  {key}:" in text]
+    assert set(TaskDef.model_fields) - set(shown) - not_ours == set()
+
+
 def test_flags_in_the_readme_exist():
     from mtrobust.config import TrainConfig
 

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from mtrobust.evaluation.run_folder import Run
 
 
-def run_parser(name: str, description: str) -> Parser:
-    """A parser with the RUN argument and the flags that every pass over data has."""
+def run_parser(name: str, description: str, several: bool = False) -> Parser:
+    """A parser with the RUN argument (several: one or more, as `runs`) and the flags that every pass over data has."""
     parser = Parser(prog=f"mtrobust {name}", description=description)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder (the --output_dir of mtrobust train)")
+    told = "run folder (the --output_dir of mtrobust train)"
+    if several:
+        parser.add_argument("runs", type=Path, metavar="RUN", nargs="+", help=told)
+    else:
+        parser.add_argument("run", type=Path, metavar="RUN", help=told)
     parser.add_argument("--use_cpu", action="store_true", help="run on the CPU though an accelerator is there")
     return parser
 

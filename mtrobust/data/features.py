@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from mtrobust.tasks.base import Column
     from mtrobust.tasks.taskdef import TaskDef
 
-VERSION = 1  # of the file layout
+VERSION = 2  # of the file layout
 CHUNK = 4096  # features per record batch: all batches but the last have this many, so a feature is found by division
 _ROWS_AT_ONCE = 1000  # rows tokenised in one call
 # settings of a definition that the features do not depend on; any other key makes a new cache file
 _IRRELEVANT = {
-    "name", "metric_meta", "split_names", "dropout_p", "loss", "kd_loss", "adv_loss", "enable_san", "actf",
+    "name", "metric_meta", "split_names", "dropout_p", "loss", "kd_loss", "kd_temperature", "adv_loss", "actf",
+    "san_steps", "san_step_dropout", "head_input",
     "encoder_type", "max_len", "batch_size", "weight", "data", "perturb", "eval_sets", "n_best", "span_positions",
     "mlm_probability", "whole_word_masking",
 }  # fmt: skip
@@ -110,8 +111,11 @@ def _views(batch: pa.RecordBatch, columns: dict[str, Column]) -> _Chunk:
     scalars: dict[str, np.ndarray] = {}
     for name in batch.schema.names:
         column = batch.column(name)
-        is_token = hasattr(column, "values")
-        array = _array(column.values if is_token else column)
+        is_vector = name in columns and columns[name].shape == "vector"
+        is_token = hasattr(column, "values") and not is_vector
+        array = _array(column.values if is_token or is_vector else column)
+        if is_vector:
+            array = array.reshape(len(column), -1)
         if name in columns and columns[name].dtype == "bool":
             array = array.view(np.bool_)
         (tokens if is_token else scalars)[name] = array
@@ -330,6 +334,10 @@ def _put(writer: Any, file: Any, features: list[dict[str, Any]], task: TaskDef) 
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     arrays = []
     for name in names:
+        if name in columns and columns[name].shape == "vector":
+            block = np.array([feature[name] for feature in features], dtype=types[name])
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1]))
+            continue
         if name not in per_token:
             arrays.append(pa.array(np.array([feature[name] for feature in features], dtype=types[name])))
             continue

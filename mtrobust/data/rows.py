@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
-from mtrobust.tasks.base import RowError
+from mtrobust.tasks.base import TASK_TYPES, RowError
 
 if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
@@ -84,6 +84,7 @@ def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             raw = _with_id(record)
+            _refuse_soft(raw, task)
             row = {**raw, **kind.parse_row(raw)}
         except RowError as error:
             faults.add(record.place, str(error))
@@ -96,6 +97,14 @@ def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
     if not count and not faults.count:
         faults.add("", "has no rows")
     faults.raise_if_any()
+
+
+def _refuse_soft(raw: dict[str, Any], task: TaskDef) -> None:
+    """Soft labels are not left unread where a task type takes none."""
+    given = next((name for name in ("soft_label", "softlabel") if raw.get(name) is not None), None)
+    if given and not task.type.soft_labels:
+        kinds = ", ".join(name for name, kind in TASK_TYPES.items() if kind.soft_labels)
+        raise RowError(given, f"{task.task_type} does not learn from soft labels (supported: {kinds})")
 
 
 def _with_id(record: Record) -> dict[str, Any]:

@@ -126,7 +126,8 @@ class MultiTaskSampler:
 
     tasks: rows by task name; sampling: the policy's name, the other keywords as the fields of `TrainConfig`; rank,
     world_size: this process among all; accumulation: micro-batches per rank and step; max_tokens: micro-batches of at
-    most so many tokens, padding included, instead of `batch_size` rows (a longer row stands alone).
+    most so many tokens, padding included, instead of `batch_size` rows (a longer row stands alone); main_last: an epoch
+    ends with the steps of `main_task`, all others are shuffled before them.
 
     An epoch has as many steps as one pass over all tasks takes together (`main_ratio`: as the main task takes, plus
     its share of others). Under every policy a task's rows are each seen once before any is seen again.
@@ -146,6 +147,7 @@ class MultiTaskSampler:
         temperature: float = 2.0,
         main_task: str | None = None,
         main_task_ratio: float = 0.4,
+        main_last: bool = False,
         num_epochs: float = 3.0,
         max_steps: int | None = None,
     ) -> None:
@@ -155,6 +157,7 @@ class MultiTaskSampler:
         self.names = list(tasks)
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.temperature, self.main_task, self.main_task_ratio = temperature, main_task, main_task_ratio
+        self.main_last = main_last
         self.lengths = {name: rows.lengths for name, rows in tasks.items()}
         self._policy = POLICIES[sampling]
         self._streams = [
@@ -213,6 +216,9 @@ class MultiTaskSampler:
         self._extend(epoch)
         tasks = np.repeat(np.arange(len(self.names)), self._quotas[epoch])
         order = _rng(self.seed, 1, epoch).permutation(tasks)
+        if self.main_last:
+            main = order == self.names.index(self.main_task or self.names[0])
+            order = np.concatenate([order[~main], order[main]])
         positions = np.empty_like(order)
         for which, before in enumerate(self._before[epoch]):
             mine = np.flatnonzero(order == which)

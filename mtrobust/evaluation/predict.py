@@ -42,7 +42,7 @@ def predict(
     only when it is whole. progress: called with rows done and rows in all.
     """
     definition, source, target = run.task(task), Path(input), Path(output)
-    _check_output(source, target)
+    check_output(source, target)
     total = sum(1 for _ in iter_rows(definition, source))  # looks at every row, keeps none
     done = 0
     with atomic_file(target) as file:
@@ -54,7 +54,7 @@ def predict(
     return done
 
 
-def _check_output(source: Path, target: Path) -> None:
+def check_output(source: Path, target: Path) -> None:
     """Raises `UserError` for an output that cannot be written or is the input."""
     if target.is_dir():
         raise UserError(f"--output: {target} is a folder; name a file")

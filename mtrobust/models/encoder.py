@@ -166,6 +166,7 @@ class Encoder(nn.Module):
         self.model_type: str = base.config.model_type
         self.hidden_size: int = base.config.hidden_size
         self.num_layers: int = base.config.num_hidden_layers
+        self.head_dropout: float = _head_dropout(base.config)
         self.masks_again = False  # whether layers that are computed again in the backward pass repeat `Masks`
         if getattr(base, "pooler", None) is not None and not FamilyHead.reads_pooler(base.config):
             base._modules["pooler"] = None  # its weights would be random and unread
@@ -280,6 +281,13 @@ class Encoder(nn.Module):
             modules.update(layers)
             for hook in hooks:
                 hook.remove()
+
+
+def _head_dropout(config: Any) -> float:
+    """The dropout before a family's output layer, or that of its hidden states."""
+    names = ("dropout_rate", "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout",
+             "hidden_dropout_prob", "dropout")  # fmt: skip
+    return next((float(value) for name in names if (value := getattr(config, name, None)) is not None), 0.1)
 
 
 def _repeat(value: Any, copies: int, rows: int) -> Any:

@@ -8,6 +8,7 @@ the family's by construction, and export is putting the real encoder back.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -154,6 +155,39 @@ class FamilyHead(nn.Module):
         full._modules[cls.base_model_prefix] = encoder
         full.config = copy.deepcopy(self.config)
         return full
+
+    @torch.no_grad()
+    def with_pooler(
+        self, base: PreTrainedModel, dense: nn.Linear, out: nn.Linear, same: Callable[..., Tensor]
+    ) -> PreTrainedModel | None:
+        """`full_model` with another dense layer over the first token and another output layer in its place.
+
+        None where the class has no two such layers or, tried on a few tokens, gives other logits than
+        `same(last, None, inputs)` (another activation between them, a norm).
+        """
+        full = self.full_model(base)
+        prefix = full.base_model_prefix
+        encoder = getattr(full, prefix)
+        if encoder._modules.get("pooler") is not None:  # the base's own stays as it is
+            encoder._modules["pooler"] = copy.deepcopy(encoder._modules["pooler"])
+        linear = [
+            module
+            for name, module in full.named_modules()
+            if isinstance(module, nn.Linear) and (not name.startswith(f"{prefix}.") or f"{prefix}.pooler" in name)
+        ]
+        if [tuple(module.weight.shape) for module in linear] != [tuple(dense.weight.shape), tuple(out.weight.shape)]:
+            return None
+        for mine, theirs in zip(linear, (dense, out), strict=True):
+            mine.weight, mine.bias = theirs.weight, theirs.bias
+        ids = torch.arange(1, 9, device=base.device).view(2, 4)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        modes = [(module, module.training) for module in (full, base, dense, out)]
+        full.eval(), base.eval()
+        wanted = same(base(**inputs).last_hidden_state, None, inputs)
+        equal = torch.allclose(full(**inputs).logits, wanted, atol=1e-5, rtol=1e-5)
+        for module, training in modes:
+            module.train(training)
+        return full if equal else None
 
 
 def _no_class(config: PreTrainedConfig, kind: Kind) -> str:

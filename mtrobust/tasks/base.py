@@ -30,10 +30,11 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One extra feature column. `shape` says whether it holds one number per feature or one per token."""
+    """One extra feature column. `shape`: one number per feature, one per token, or a vector that is equally long in all
+    features of the task."""
 
     dtype: Literal["int32", "int64", "float32", "bool"]
-    shape: Literal["scalar", "token"] = "scalar"
+    shape: Literal["scalar", "token", "vector"] = "scalar"
     pad: float = 0
     in_batch: bool = True  # False: kept for decoding only (offsets), not sent to the device
 
@@ -82,6 +83,7 @@ class EncoderInfo(Protocol):
     model_type: str
     hidden_size: int
     num_layers: int
+    head_dropout: float  # before the output layer where a definition says nothing
 
     def family_head(
         self, kind: Literal["sequence", "span", "mlm"], num_labels: int | None, dropout: float | None
@@ -115,6 +117,7 @@ class HeadContract(ABC, _Module):
 
     reads: Literal["all", "first"] = "all"  # `first`: of the last states only the first token's, or the pooled one
     token_outputs: ClassVar[frozenset[str]] = frozenset()  # of `report`, with one value per token: cut to the length
+    nll_factor: ClassVar[float] = 1.0  # times `loss`: a negative log-likelihood (squared error: 1/2, at variance 1)
 
     @abstractmethod
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
@@ -159,6 +162,8 @@ class TaskType(ABC):
     columns: ClassVar[dict[str, Column]]  # beside input_ids, token_type_ids and row
     summary: ClassVar[str]  # one line for `mtrobust tasks`
     self_labelled: ClassVar[bool] = False  # every row is its own label, so that none can be held out
+    soft_labels: ClassVar[bool] = False  # rows may have a `soft_label`, and `soft_row` makes them
+    head_choice: ClassVar[bool] = False  # a vector per example is read, so `head_input` and `enable_san` have a meaning
 
     def __init__(self, task: TaskDef) -> None:
         self.task = task
@@ -224,6 +229,11 @@ class TaskType(ABC):
         if row.get("label") is not None:
             prediction.record["label"] = row["label"]
         return prediction
+
+    def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """A parsed row as a training row with `soft_label`, the mean of what several models predict of it. Only where
+        `soft_labels`."""
+        raise NotImplementedError
 
     def restore(self, scores: Mapping[str, Any]) -> None:  # noqa: B027 (most types tune nothing)
         """Takes over what an earlier `score` tuned (a threshold), from the figures that it gave."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mtrobust.tasks.base import Batch, EncoderInfo, HeadContract, HeadInput, View
+from mtrobust.tasks.distillation import SOFT_LOSSES, Soft
 
+_DEFAULT = Soft()
 IGNORED = -100  # the label of a token that is not to be predicted
 
 
@@ -40,26 +44,58 @@ class Head(HeadContract, torch.nn.Module):
 
 
 class SequenceHead(Head):
-    """One vector of outputs per example: `logits` [B, n]."""
+    """One vector of outputs per example: `logits` [B, n].
 
-    def __init__(self, info: EncoderInfo, n: int, dropout: float | None) -> None:
+    net: what makes them of the states (see `head_nets`); default: the family's own head. soft: how soft labels are
+    learned from. Targets where a row of the batch has a soft label: `soft` [B, n], `has_soft`, `has_label` bool [B].
+    """
+
+    def __init__(
+        self,
+        info: EncoderInfo,
+        n: int,
+        dropout: float | None,
+        net: torch.nn.Module | None = None,
+        soft: Soft = _DEFAULT,
+    ) -> None:
         super().__init__()
-        self.net = info.family_head("sequence", n, dropout)
+        self.net = net if net is not None else info.family_head("sequence", n, dropout)
         self.reads = "first" if self.net.first_only else "all"
+        self.soft = soft
 
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
         """`logits` [B, n]."""
-        return {"logits": self.net(read.last, read.pooled, batch.inputs)}
+        more = {name: batch.targets[name] for name in getattr(self.net, "targets", ())}
+        return {"logits": self.net(read.last, read.pooled, batch.inputs | more if more else batch.inputs)}
+
+    @abstractmethod
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss against the labels, [B]."""
+
+    @abstractmethod
+    def soft_loss(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """The loss against soft labels [B, n], [B]."""
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The loss against the label, the soft label, or both, [B]; see `Soft.mix`."""
+        logits, targets = widen(out["logits"]), batch.targets
+        loss = self.hard_loss(logits, targets["labels"])
+        if "soft" in targets:
+            soft = self.soft_loss(logits, targets["soft"].to(logits.dtype))
+            loss = self.soft.mix(loss, soft, targets["has_label"], targets["has_soft"])
+        return loss.where(targets["labelled"], 0)
 
 
 class ClassificationHead(SequenceHead):
     """Cross-entropy over labels; one categorical view. Targets: `labels` int64 [B]."""
 
-    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy in nats, [B]."""
-        labels, labelled = batch.targets["labels"], batch.targets["labelled"]
-        loss = functional.cross_entropy(widen(out["logits"]), labels.clamp(min=0), reduction="none")
-        return loss.where(labelled, 0)
+        return functional.cross_entropy(logits, labels.clamp(min=0), reduction="none")
+
+    def soft_loss(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """The definition's loss on soft labels, by default cross-entropy, [B]."""
+        return SOFT_LOSSES[self.soft.criterion or "CeCriterion"](logits, soft, self.soft.temperature)
 
     def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
         """The label distribution of each example."""
@@ -69,10 +105,15 @@ class ClassificationHead(SequenceHead):
 class RegressionHead(SequenceHead):
     """Squared error; one real view. Targets: `labels` float [B]."""
 
-    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+    nll_factor = 0.5
+
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Squared error, [B]."""
-        value = widen(out["logits"])[:, 0]
-        return (value - batch.targets["labels"].to(value.dtype)).square().where(batch.targets["labelled"], 0)
+        return (logits[:, 0] - labels.to(logits.dtype)).square()
+
+    def soft_loss(self, logits: Tensor, soft: Tensor) -> Tensor:
+        """Squared error against the teacher's number, [B]."""
+        return (logits - soft)[:, 0].square()
 
     def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
         """The number of each example."""

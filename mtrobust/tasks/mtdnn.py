@@ -67,6 +67,13 @@ LOSSES = {
     "MaskLM": ("MlmCriterion",),
 }
 
+# loss on soft labels: our names for MT-DNN's; task type -> those that it has
+SOFT_LOSS_NAMES = {"ce": "CeCriterion", "kl": "KlCriterion", "mse": "MseCriterion"}
+SOFT_LOSSES = {
+    "Classification": ("CeCriterion", "KlCriterion", "MseCriterion"),
+    "Regression": ("MseCriterion", "RegCriterion"),
+}
+
 # What `adv_loss` may say without changing anything: MT-DNN's usual one, which is also what `smart` does by default.
 ADV_LOSSES = {"Regression": ("MseCriterion", "SymKlCriterion")}
 USUAL_ADV_LOSS = ("SymKlCriterion",)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.registry import suggestion
-from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
+from mtrobust.tasks.base import TASK_TYPES, Batch, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Rows = Sequence[dict[str, Any]]
 PAIR = "PremiseAndOneHypothesis"
+# Beside the labels. has_label, has_soft: which kinds of label a row has; soft: the soft one; second: where the tokens
+# of the second text begin (0 where the head does not ask).
+_SOFT = {"has_label": Column("bool"), "has_soft": Column("bool"), "soft": Column("float32", "vector")}
+_MORE = {**_SOFT, "second": Column("int32")}
 
 
 def checked_text(raw: dict[str, Any], name: str) -> str:
@@ -33,26 +37,45 @@ def checked_text(raw: dict[str, Any], name: str) -> str:
     return value
 
 
+def second_begins(parts: Sequence[int | None]) -> int:
+    """Where the second text's tokens begin. parts: of each token the text it is of, None for special ones."""
+    return next((at for at, part in enumerate(parts) if part == 1), len(parts) - 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class SequenceType(TaskType):
     """What tasks share that have one output per text or pair; subclasses say what a label is."""
 
     data_formats: ClassVar[tuple[str, ...]] = ("PremiseOnly", PAIR)
+    soft_labels: ClassVar[bool] = True
+    head_choice: ClassVar[bool] = True
 
     @abstractmethod
     def label(self, value: Any) -> int | float:
         """A given label as the head is trained on it. Raises `RowError`."""
 
+    @abstractmethod
+    def soft_label(self, value: Any) -> list[float]:
+        """A given soft label as the head is trained on it, one number per output. Raises `RowError`."""
+
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `text`, `text_pair` and `label`; without a label (or null) the row is unlabelled, `label` None."""
+        """Checks `text`, `text_pair`, `label` and `soft_label`; labels not given (or null) are None."""
         row = raw | {"text": checked_text(raw, "text")}
         if self.task.data_format == PAIR:
             row["text_pair"] = checked_text(raw, "text_pair")
         elif raw.get("text_pair") is not None:
             raise RowError("text_pair", f"is given, but data_format {self.task.data_format} has one text only")
-        if raw.get("soft_label") is not None:
-            raise RowError("soft_label", "is not supported; give `label`")
         row["label"] = None if raw.get("label") is None else self.label(raw["label"])
+        soft = raw.get("soft_label", raw.get("softlabel"))  # the latter: MT-DNN's name
+        row["soft_label"] = None if soft is None else self.soft_label(soft)
         return row
+
+    def is_labelled(self, row: dict[str, Any]) -> bool:
+        """Whether a parsed row has a label, or a soft label that counts."""
+        return row.get("label") is not None or (row.get("soft_label") is not None and self.task.kd_weight > 0)
 
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
@@ -71,10 +94,25 @@ class SequenceType(TaskType):
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
         features = []
         for i, row in enumerate(rows):
-            feature = {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names}
+            feature: dict[str, Any] = {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names}
             given = row.get("label") is not None
-            features.append(feature | {"row": i, "labels": row["label"] if given else 0, "labelled": given})
+            feature |= {"row": i, "labels": row["label"] if given else 0, "labelled": self.is_labelled(row)}
+            soft = row.get("soft_label") if self.task.kd_weight else None
+            feature |= {"has_label": given, "has_soft": soft is not None}
+            feature["soft"] = np.asarray(soft or [0.0] * self.task.n_class, dtype=np.float32)
+            feature["second"] = second_begins(encoded.sequence_ids(i)) if self.task.enable_san else 0
+            features.append(feature)
         return features
+
+    def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
+        """Nothing is drawn; a batch without soft labels goes on without their columns."""
+        if "soft" in batch.targets and not batch.targets["has_soft"].any():
+            batch.targets = {name: value for name, value in batch.targets.items() if name not in _SOFT}
+        return batch
+
+    def written(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A parsed row as it stands in a file of rows."""
+        return {name: value for name, value in row.items() if value is not None and name != "softlabel"}
 
     def reading(self, metric: Metric, predictions: Sequence[Prediction]) -> list[Any]:
         """What `metric` compares with the labels."""
@@ -100,7 +138,7 @@ class Classification(SequenceType):
     """One of n labels; the softmax over the family's own sequence head."""
 
     metrics: ClassVar[tuple[str, ...]] = ("ACC", "F1", "F1MAC", "F1MIC", "MCC", "AUC", "CMAT")
-    columns: ClassVar[dict[str, Column]] = {"labels": Column("int64"), "labelled": Column("bool")}
+    columns: ClassVar[dict[str, Column]] = {"labels": Column("int64"), "labelled": Column("bool"), **_MORE}
     summary: ClassVar[str] = "one label for a text or a pair of texts"
 
     @classmethod
@@ -126,11 +164,32 @@ class Classification(SequenceType):
         allowed = f"{', '.join(names)}, or their numbers 0 to {len(names) - 1}"
         raise RowError("label", f"{value!r:.60}: unknown{hint} (allowed: {allowed})")
 
+    def soft_label(self, value: Any) -> list[float]:
+        """A probability for each label, in their order; divided by their sum, which may differ from 1 by 1e-3."""
+        names = self.task.labels
+        wanted = f"a list of {len(names)} probabilities is needed ({', '.join(names)})"
+        if not isinstance(value, list) or len(value) != len(names) or not all(map(_is_number, value)):
+            raise RowError("soft_label", f"{value!r:.60}: {wanted}")
+        if not all(0 <= share <= 1.001 for share in value) or abs(sum(value) - 1) > 1e-3:
+            raise RowError("soft_label", f"{value!r:.60}: {wanted} that are at least 0 and sum to 1")
+        return [float(share) / sum(value) for share in value]
+
+    def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """The mean of the models' probabilities, in the order of the labels."""
+        names = self.task.labels
+        shares = [[p.record["probabilities"][name] for name in names] for p in predictions]
+        soft = [sum(column) / len(shares) for column in zip(*shares, strict=True)]
+        label = {} if row.get("label") is None else {"label": names[row["label"]]}
+        return self.written(row) | label | {"soft_label": soft}
+
     def build_head(self, info: EncoderInfo) -> HeadContract:
-        """The family's sequence head with one output per label."""
+        """The head that the definition asks for, by default the family's sequence head, with one output per label."""
+        from mtrobust.tasks.distillation import Soft
+        from mtrobust.tasks.head_nets import build_net
         from mtrobust.tasks.heads import ClassificationHead
 
-        return ClassificationHead(info, len(self.task.labels), self.task.dropout_p)
+        n = len(self.task.labels)
+        return ClassificationHead(info, n, self.task.dropout_p, build_net(self.task, info, n), Soft.of(self.task))
 
     def decode(self, rows: Rows, features: Rows, outputs: Sequence[dict[str, np.ndarray]]) -> list[Prediction]:
         """The most probable label (the first of equals) with all probabilities."""
@@ -170,7 +229,7 @@ class Regression(SequenceType):
     """A number for a text or a pair; squared error."""
 
     metrics: ClassVar[tuple[str, ...]] = ("Pearson", "Spearman")
-    columns: ClassVar[dict[str, Column]] = {"labels": Column("float32"), "labelled": Column("bool")}
+    columns: ClassVar[dict[str, Column]] = {"labels": Column("float32"), "labelled": Column("bool"), **_MORE}
     summary: ClassVar[str] = "a number for a text or a pair of texts"
 
     @classmethod
@@ -179,24 +238,35 @@ class Regression(SequenceType):
         faults = [f"n_class: {task.n_class}: Regression has 1 output"] if task.n_class != 1 else []
         return faults + (["labels: Regression has numbers, not named labels"] if task.labels else [])
 
-    def label(self, value: Any) -> float:
-        """A finite number, or its decimal form as a text."""
+    def label(self, value: Any, field: str = "label") -> float:
+        """A finite number, or its decimal form as a text. field: what messages call it."""
         if isinstance(value, str):
             try:
                 value = float(value)
             except ValueError:
-                raise RowError("label", f"{value!r:.60} is not a number") from None
+                raise RowError(field, f"{value!r:.60} is not a number") from None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RowError("label", f"is {type(value).__name__} {value!r:.60}; a number is needed")
+            raise RowError(field, f"is {type(value).__name__} {value!r:.60}; a number is needed")
         if not math.isfinite(value):
-            raise RowError("label", f"is {value}; a finite number is needed")
+            raise RowError(field, f"is {value}; a finite number is needed")
         return float(value)
 
+    def soft_label(self, value: Any) -> list[float]:
+        """A number, as a label is."""
+        return [self.label(value, "soft_label")]
+
+    def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """The mean of the models' numbers."""
+        numbers = [p.value["number"] for p in predictions]
+        return self.written(row) | {"soft_label": sum(numbers) / len(numbers)}
+
     def build_head(self, info: EncoderInfo) -> HeadContract:
-        """The family's sequence head with one output."""
+        """The head that the definition asks for, by default the family's sequence head, with one output."""
+        from mtrobust.tasks.distillation import Soft
+        from mtrobust.tasks.head_nets import build_net
         from mtrobust.tasks.heads import RegressionHead
 
-        return RegressionHead(info, 1, self.task.dropout_p)
+        return RegressionHead(info, 1, self.task.dropout_p, build_net(self.task, info, 1), Soft.of(self.task))
 
     def decode(self, rows: Rows, features: Rows, outputs: Sequence[dict[str, np.ndarray]]) -> list[Prediction]:
         """The output itself."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mtrobust.config_values import show
 from mtrobust.tasks import mtdnn
 from mtrobust.tasks.eval_sets import set_faults
+from mtrobust.tasks.head_options import head_faults, soft_faults
 
 if TYPE_CHECKING:
     from mtrobust.tasks.base import TaskType
@@ -32,6 +33,7 @@ def faults(task: TaskDef, registered: Mapping[str, type[TaskType]]) -> list[str]
             found.append(f"metric_meta: {metric}: {task.task_type} has {', '.join(kind.metrics)}")
     for name in task.eval_sets:
         found += [f"eval_sets.{name}.{line}" for line in set_faults(task, name, kind)]
+    found += head_faults(task, kind) + soft_faults(task, kind)
     told = {line.split(":")[0] for line in found}
     return [*found, *(line for line in kind.check(task) if line.split(":")[0] not in told)]
 
@@ -60,8 +62,6 @@ def _contradictions(task: TaskDef) -> list[str]:
 def _unsupported(task: TaskDef) -> list[str]:
     """Settings that would change what is trained or evaluated and have no code yet."""
     found = []
-    if task.enable_san:
-        found.append("enable_san: true: not supported yet; supported: false (the encoder family's own head)")
     losses = mtdnn.LOSSES.get(task.task_type, ())
     if task.loss is not None and losses and task.loss not in losses:
         found.append(f"loss: {task.loss}: {task.task_type} is trained with {' or '.join(losses)}")
@@ -69,6 +69,4 @@ def _unsupported(task: TaskDef) -> list[str]:
     if task.adv_loss is not None and task.adv_loss not in usual:
         hint = "choose another divergence by the method's option `divergence` (key perturb)"
         found.append(f"adv_loss: {task.adv_loss}: supported: {' or '.join(usual)}; {hint}")
-    if task.actf not in (None, "tanh"):
-        found.append(f"actf: {task.actf}: supported: tanh (the encoder family's pooler is used as it is)")
     return found

@@ -76,10 +76,17 @@ class TaskDef(StrictModel):
     split_names: list[str] = Field(["train", "dev", "test"], min_length=1, description="splits that the data has")
     dropout_p: float | None = Field(None, ge=0, lt=1, description="before the output layer; default: the encoder's")
     loss: str | None = Field(None, description="MT-DNN's name of the training loss")
-    kd_loss: str | None = Field(None, description="MT-DNN's loss on soft labels; without effect where rows have none")
+    kd_loss: str | None = Field(None, description="loss on soft labels: ce, kl, mse; default: ce, regression mse")
+    kd_weight: float = Field(0.5, ge=0, le=1, description="share of the soft label where a row has a label too")
+    kd_temperature: float = Field(1.0, gt=0, description="temperature of teacher and student in ce and kl")
     adv_loss: str | None = Field(None, description="MT-DNN's loss of its adversarial term; methods have options for it")
-    enable_san: bool = Field(False, description="MT-DNN's stochastic answer network as the head")
-    actf: str | None = Field(None, description="MT-DNN's activation of the pooler")
+    enable_san: bool = Field(False, description="a stochastic answer network as the head, for pairs")
+    san_steps: int = Field(5, ge=1, description="enable_san: predictions that are averaged")
+    san_step_dropout: float = Field(0.1, ge=0, lt=1, description="enable_san: share of these left out in training")
+    head_input: Literal["family", "pooler", "first", "mean"] = Field(
+        "family", description="what the output layer reads; family: the encoder family's own head"
+    )
+    actf: str | None = Field(None, description="activation of head_input: pooler: tanh, relu, gelu; default: tanh")
     encoder_type: str | None = Field(None, description="without effect: the encoder is what the model folder holds")
     # beyond MT-DNN
     max_len: int | None = Field(None, ge=8, description="tokens per example; default: the run's max_seq_length")
@@ -154,10 +161,16 @@ class TaskDef(StrictModel):
         ours = {name: name for kind in _registered().values() for name in kind.metrics}
         return known_list(value, mtdnn.METRICS | ours)
 
-    @field_validator("loss", "kd_loss", "adv_loss", mode="before")
+    @field_validator("loss", "adv_loss", mode="before")
     @classmethod
     def _known_criterion(cls, value: Any) -> Any:
         return value if value is None else known(value, {name: name for name in mtdnn.CRITERIA})
+
+    @field_validator("kd_loss", mode="before")
+    @classmethod
+    def _known_soft_loss(cls, value: Any) -> Any:
+        names = {name: name for name in mtdnn.CRITERIA} | mtdnn.SOFT_LOSS_NAMES
+        return value if value is None else known(value, names, mtdnn.SOFT_LOSS_NAMES)
 
     @field_validator("encoder_type", mode="before")
     @classmethod

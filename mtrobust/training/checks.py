@@ -70,9 +70,11 @@ def check_run(config: TrainConfig) -> Chosen:
 
 def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
     faults = []
-    if config.sampling == "main_ratio" and config.main_task not in chosen.trained:
+    asks = "sampling main_ratio" if config.sampling == "main_ratio" else "sampling_order main_last"
+    needs_main = config.sampling == "main_ratio" or config.sampling_order == "main_last"
+    if needs_main and config.main_task not in chosen.trained:
         hint = suggestion(config.main_task or "", chosen.trained)
-        faults.append(f"main_task: {config.main_task}: sampling main_ratio needs a training task{hint} "
+        faults.append(f"main_task: {config.main_task}: {asks} needs a training task{hint} "
                       f"(allowed: {', '.join(chosen.trained)})")  # fmt: skip
     if config.resume and config.overwrite_output_dir:
         faults.append("resume: not together with overwrite_output_dir: one goes on, the other deletes")

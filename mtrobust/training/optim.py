@@ -69,16 +69,21 @@ def param_groups(step: nn.Module, model: MultiTaskModel, config: TrainConfig) ->
     """Groups of one learning rate and weight decay each, with the names of their parameters under `names`.
 
     step: the module whose parameters learn (the model, and whatever a method owns). Encoder parameters learn at
-    `learning_rate * layerwise_lr_decay ** (layers above them)`, all others at `head_learning_rate`. Biases and norms
-    (everything with one dimension) do not decay.
+    `learning_rate * layerwise_lr_decay ** (layers above them)`, learned task weights at
+    `task_weighting_learning_rate`, all others at `head_learning_rate`. Biases and norms (everything with at most one
+    dimension) do not decay.
     """
+    weights = getattr(step, "weighting", None)
+    weighs = {id(parameter) for parameter in weights.parameters()} if weights is not None else set()
     places, top = depths(model), model.encoder.num_layers + 1
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in step.named_parameters():
         if not parameter.requires_grad:
             continue
         place = places.get(id(parameter))
-        if place is None:
+        if id(parameter) in weighs:
+            rate = config.task_weighting_learning_rate
+        elif place is None:
             rate = config.head_learning_rate or config.learning_rate
         else:
             rate = config.learning_rate * config.layerwise_lr_decay ** (top - place)

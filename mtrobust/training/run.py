@@ -122,7 +122,7 @@ def _step(config: TrainConfig, chosen: checks.Chosen, model: MultiTaskModel) -> 
     if faults:
         raise UserError(faults)
     freeze(model, config)
-    return TrainStep(model, methods, config.seed)
+    return TrainStep(model, methods, config.seed, config.task_weighting)
 
 
 def _cache(config: TrainConfig) -> Path:
@@ -223,6 +223,7 @@ def _sampler(config: TrainConfig, rows: Mapping[str, TaskRows], accelerator: Acc
         temperature=config.sampling_temperature,
         main_task=config.main_task,
         main_task_ratio=config.main_task_ratio,
+        main_last=config.sampling_order == "main_last",
         num_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
     )

@@ -13,6 +13,7 @@ from mtrobust.models.multitask import MultiTaskModel
 from mtrobust.perturb import Compose, Passes, counts
 from mtrobust.perturb.noise import KeyedNoise
 from mtrobust.tasks.base import Batch
+from mtrobust.training.weighting import WEIGHTINGS
 
 
 @dataclass
@@ -27,13 +28,16 @@ class StepOutput:
 
 
 class TrainStep(nn.Module):
-    """model and methods[task] as they are trained together; seed keys the noise.
+    """model and methods[task] as they are trained together; seed keys the noise; weighting: a name in `WEIGHTINGS`.
 
-    Task weights come from the definitions (`weight`). `clock` charges the clean pass to the part `clean` and all that
-    methods do to `perturbation`; where no method adds anything, the task loss too is `clean`.
+    Task weights come from the definitions (`weight`), beside what the weighting learns. `clock` charges the clean pass
+    to the part `clean` and all that methods do to `perturbation`; where no method adds anything, the task loss too is
+    `clean`.
     """
 
-    def __init__(self, model: MultiTaskModel, methods: Mapping[str, Compose], seed: int) -> None:
+    def __init__(
+        self, model: MultiTaskModel, methods: Mapping[str, Compose], seed: int, weighting: str = "fixed"
+    ) -> None:
         super().__init__()
         self.model = model
         self.methods = dict(methods)
@@ -46,6 +50,7 @@ class TrainStep(nn.Module):
                 if module is not None and module not in owned.values():
                     owned[f"{task}_{name}"] = module
         self.owned = nn.ModuleDict(owned)
+        self.weighting: Any = WEIGHTINGS[weighting](dict(model.heads.items()))
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """What the terms' means run over in this batch, by kind; the trainer sums these over a step."""
@@ -69,4 +74,8 @@ class TrainStep(nn.Module):
             )  # fmt: skip
             terms, stats = compose.forward(passes)
             loss = sum(passes.handed, passes.share(terms))
+            if self.weighting is not None:
+                share = self.counts(batch)["labels"] / (passes.norms["labels"] or 1.0)
+                loss = self.weighting(loss, batch.task, weight, share)
+                stats |= self.weighting.figures(batch.task)
         return StepOutput(loss, {name: mean.detach() for name, mean in passes.means(terms).items()}, stats)

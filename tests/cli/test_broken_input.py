@@ -175,7 +175,7 @@ DEFINITIONS = [
     Case("count of classes", CHECK, ["pairs.n_class: 3", "2 labels"], defs(metric_meta="n_class: 3")),
     Case("unknown key", CHECK, ["pairs.lables", "'labels'"], defs(labels="lables: [a, b]")),
     Case("dropout", CHECK, ["pairs.dropout_p: 1.5"], defs(metric_meta="dropout_p: 1.5")),
-    Case("san", CHECK, ["pairs.enable_san"], defs(metric_meta="enable_san: true")),
+    Case("san", CHECK, ["mood.enable_san"], {"defs.yml": DEFS.replace("mood:\n", "mood:\n  enable_san: true\n")}),
     Case("method of a task", CHECK, ["pairs.perturb", "'rapd'", "'rapt'"], defs(metric_meta="perturb: rapd")),
     Case(
         "option of a task's method",

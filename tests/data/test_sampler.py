@@ -191,6 +191,21 @@ def test_tasks_are_mixed_within_an_epoch():
     assert set(first) == set(SIZES)
 
 
+@pytest.mark.parametrize("sampling", ["proportional", "main_ratio"])
+def test_the_main_task_ends_an_epoch_where_asked_for(sampling):
+    options = {"sampling": sampling, "main_task": "mid"}
+    mixed, last = MultiTaskSampler(SIZES, **options), MultiTaskSampler(SIZES, main_last=True, **options)
+    for epoch in (0, 1):
+        steps = epoch_steps(last, epoch)
+        assert steps == epoch_steps(mixed, epoch)
+        tasks = [last.at(number).task for number in steps]
+        assert tasks == [t for t in tasks if t != "mid"] + ["mid"] * last.quotas(epoch)["mid"]
+        others = tasks[: -last.quotas(epoch)["mid"]]
+        assert others != sorted(others), "the others are shuffled"
+        seen = [sorted((s.task, *map(int, s.rows)) for s in map(made.at, steps)) for made in (mixed, last)]
+        assert seen[0] == seen[1], "the same steps in another order"
+
+
 def test_an_unknown_policy_is_refused_by_name():
     with pytest.raises(UserError, match="proportional"):
         MultiTaskSampler(SIZES, sampling="proportionate")

@@ -148,7 +148,7 @@ def test_mtdnn_file_loads_unchanged(tmp_path: Path) -> None:
 def test_mtdnn_tasks_without_code_are_refused_only_where_used(tmp_path: Path) -> None:
     path = write(tmp_path, MTDNN_LATER)
     found = faults(path)
-    assert [line.split(": ")[1] for line in found] == ["ner.task_type", "copa.task_type", "snlisample.enable_san"]
+    assert [line.split(": ")[1] for line in found] == ["ner.task_type", "copa.task_type"]
     assert "Ranking: not supported yet (supported: Classification" in found[1]
     tasks = load_task_defs([path], use=["boolq"])
     assert list(tasks) == ["ner", "copa", "snlisample", "boolq"]
@@ -235,13 +235,32 @@ def test_a_copy_has_its_own_type() -> None:
         ("weight: .inf", "(finite)"),
         ("max_len: 4", "t.max_len: 4: must be an integer >= 8, or none"),
         ("batch_size: -1", "t.batch_size: -1: must be an integer >= 1, or none"),
-        ("enable_san: true", "t.enable_san: true: not supported yet"),
+        (
+            "enable_san: true",
+            "t.enable_san: true: reads two texts (supported: Classification, Regression with data_for",
+        ),
+        ("san_steps: 3", "t.san_steps: only with enable_san: true"),
+        ("enable_san: true\nhead_input: mean", "t.head_input: mean: not with enable_san: true"),
+        ("head_input: last", "t.head_input: last: must be one of: family, pooler, first, mean"),
+        ("head_input: pooler\nactf: silu", "t.actf: silu: supported: tanh, relu, gelu"),
+        ("kd_weight: 2", "t.kd_weight: 2: must be a number >= 0 and <= 1"),
+        ("kd_temperature: 0", "t.kd_temperature: 0: must be a number > 0"),
+        ("kd_loss: mse\nkd_temperature: 2", "t.kd_temperature: 2: only with kd_loss ce or kl, not mse"),
+        ("kd_loss: JSCriterion", "t.kd_loss: JSCriterion: Classification has ce, kl, mse"),
+        (
+            "task_type: SpanClassification\ndata_format: MRC\nlabels: ABSENT\nhead_input: mean\nkd_weight: 0.3",
+            "t.head_input: mean: only for Classification, Regression; SpanClassification: family",
+        ),
+        (
+            "task_type: MaskLM\ndata_format: MLM\nlabels: ABSENT\nkd_temperature: 2",
+            "t.kd_temperature: only for Classification, Regression",
+        ),
         ("enable_san: maybe", "t.enable_san: maybe: must be true or false"),
         ("loss: MseCriterion", "t.loss: MseCriterion: Classification is trained with CeCriterion"),
         ("loss: CEriterion", "t.loss: CEriterion: unknown; did you mean 'CeCriterion'?"),
         ("adv_loss: JSCriterion", "t.adv_loss: JSCriterion: supported: SymKlCriterion"),
         ("kd_loss: MseLoss", "t.kd_loss: MseLoss: unknown"),
-        ("actf: gelu", "t.actf: gelu: supported: tanh"),
+        ("actf: gelu", "t.actf: gelu: supported: tanh (others with head_input: pooler"),
         ("encoder_type: GPT", "t.encoder_type: GPT: unknown"),
         ("split_names: [train, ../dev]", "t.split_names: "),
         ("split_names: [dev, dev]", "a split is named twice"),
