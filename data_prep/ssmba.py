@@ -32,7 +32,7 @@ from .progress import Progress
 from .writing import write_task
 
 HELP = "SSMBA: new training rows by masking tokens and filling them in with a masked language model"
-FIELDS = ("text", "text_pair")
+FIELDS = ("text", "text_pair", "question")  # of a question's row the context stays, with the places of the answers
 CHUNK = 32  # rows whose new texts are kept at once
 Texts = list[dict[str, str]]  # the new texts of one row
 
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=8, help="new texts per row; default: 8")
     parser.add_argument("--mask", type=float, default=0.25, help="share of the tokens drawn anew; default: 0.25")
     parser.add_argument("--top_k", type=int, help="draw among the k most likely tokens; default: the whole vocabulary")
-    parser.add_argument("--field", choices=[*FIELDS, "both"], default="both", help="texts that change; default: both")
+    parser.add_argument(
+        "--field",
+        choices=[*FIELDS, "both"],
+        default="both",
+        help="texts that change; default: all of these that a row has",
+    )
     parser.add_argument("--tries", type=int, default=10, help="draws for a text that is not new; default: 10")
     parser.add_argument("--max_len", type=int, help="tokens that are looked at; default: what the model reads")
     parser.add_argument("--batch_size", type=int, default=64, help="texts per forward pass; default: 64")
@@ -68,7 +73,8 @@ def check_arguments(args: argparse.Namespace) -> derived.Origin:
 
 def fields_of(row: Row, field: str) -> tuple[str, ...]:
     """The texts of a row that change."""
-    return tuple(name for name in FIELDS if row.get(name) is not None and field in (name, "both"))
+    there = ("text", "text_pair") if row.get("text") is not None else ("question",)
+    return tuple(name for name in there if row.get(name) is not None and field in (name, "both"))
 
 
 def survey(origin: derived.Origin, field: str) -> tuple[int, str]:
@@ -81,9 +87,9 @@ def survey(origin: derived.Origin, field: str) -> tuple[int, str]:
         rows += 1
         wrong = [name for name in FIELDS if row.get(name) is not None and not isinstance(row[name], str)]
         faults += [f"{origin.file}: row '{row['id']}': {name}: expected text" for name in wrong]
-        if not wrong and (not isinstance(row.get("text"), str) or not fields_of(row, field)):
+        if not wrong and not fields_of(row, field):
             needed = "text" if field == "both" else field
-            faults.append(f"{origin.file}: row '{row['id']}': no {needed}; SSMBA is for texts and pairs of texts")
+            faults.append(f"{origin.file}: row '{row['id']}': no {needed}; SSMBA is for texts, pairs and questions")
     if faults or not rows:
         more = [f"{origin.file}: {len(faults)} faults in all"] if len(faults) > 10 else []
         raise UserError([*faults[:10], *more] or f"{origin.file}: no rows")

@@ -132,7 +132,8 @@ class Reconstructor:
     def _encode(self, rows: list[Row], fields: list[tuple[str, ...]]) -> list[Encoded]:
         result = []
         for row, changing in zip(rows, fields, strict=True):
-            names: list[str] = [name for name in ("text", "text_pair") if row.get(name) is not None]
+            kinds = ("text", "text_pair") if row.get("text") is not None else ("question",)
+            names: list[str] = [name for name in kinds if row.get(name) is not None]
             batch = self.tokenizer(*(row[name] for name in names), truncation=True, max_length=self.max_len)
             inner = batch.encodings[0]
             self.beyond += bool(inner.overflowing)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lee et al. (SWEP), ACL 2021, Table 1: extractive question answering, trained on SQuAD and evaluated on SQuAD, SQuADShifts
-# and BioASQ. The baseline SSMBA is not in it: `mtrobust prep ssmba` makes texts, not questions.
+# and BioASQ. The baseline SSMBA trains on SQuAD and SSMBA_SAMPLES (8; with --small 1) new questions for each of its own.
 #
 #   MTROBUST_DATA=DIR scripts/swep_qa.sh [--small] [--jobs N] [flags of mtrobust train]
 #   MODEL=google/electra-small-discriminator OUT=runs/swep-electra ... is the second half of the table.
@@ -15,6 +15,16 @@ entries() {
         echo "$method --perturb $method"
     done
     [ -z "$GRID_SMALL" ] || echo "vat --perturb vat"
+    [ ! -e "$augmented/squad/train.jsonl" ] || echo "ssmba --perturb standard --data_dir $augmented"
 }
+augmented=$GRID_OUT/ssmba
+if chosen ssmba "${METHODS:-}" && squad_rows; then
+    paper_mlm
+    [ -e "$augmented/squad/train.jsonl" ] || "$mtrobust" prep ssmba --rows "$data/squad" --mlm "$mlm" --out "$augmented" \
+        --samples "${SSMBA_SAMPLES:-$(small 1 8)}" >&2
+    for set in "$data"/*/; do # the evaluation sets are the others'
+        [ -e "$augmented/$(basename "$set")" ] || ln -s "$(cd "$set" && pwd)" "$augmented/$(basename "$set")"
+    done
+fi
 swep_cells entries squad
 paper_report 'squad/*'

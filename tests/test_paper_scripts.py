@@ -27,7 +27,7 @@ RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
     "rapt_glue.sh": ({"METHODS": "standard rapt"}, ["rapt", "cola/mcc", "stsb/spearman", "average"]),
     "rapt_layer_sweep.sh": ({"LAYERS": "2"}, ["rapt.layers", "mrpc/acc"]),
     "rapt_time.sh": ({"METHODS": "standard rapt", "TASKS": "mrpc"}, ["rapt", "mrpc/f1"]),
-    "swep_qa.sh": ({"METHODS": "standard swep"}, ["swep", "squad/squadshifts_new_wiki/f1"]),
+    "swep_qa.sh": ({"METHODS": "standard swep ssmba"}, ["swep", "ssmba", "squad/squadshifts_new_wiki/f1"]),
     "swep_low_resource.sh": ({"FRACTIONS": "0.5 1"}, ["data_fraction", "squad/f1"]),
     "swep_ablation.sh": ({"METHODS": "standard swep-fixed_mu"}, ["swep-fixed_mu", "Table 3"]),
     "swep_synthetic.sh": ({"PAIRS": "8", "METHODS": "standard standard-pairs8"}, ["standard-pairs8", "squad/em"]),

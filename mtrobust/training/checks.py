@@ -69,7 +69,7 @@ def check_run(config: TrainConfig) -> Chosen:
 
 
 def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
-    faults = []
+    faults = _in_vain(config)
     asks = "sampling main_ratio" if config.sampling == "main_ratio" else "sampling_order main_last"
     needs_main = config.sampling == "main_ratio" or config.sampling_order == "main_last"
     if needs_main and config.main_task not in chosen.trained:
@@ -86,6 +86,20 @@ def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
         hint = suggestion(wanted, allowed)
         faults.append(f"metric_for_best_model: {wanted}: no such metric{hint} (allowed: {', '.join(allowed)})")
     return faults
+
+
+def _in_vain(config: TrainConfig) -> list[str]:
+    """Faults of settings that have an effect only beside another one."""
+    needs = {
+        "sampling_temperature": ("sampling", "temperature"),
+        "main_task_ratio": ("sampling", "main_ratio"),
+        "task_weighting_learning_rate": ("task_weighting", "uncertainty"),
+    }
+    return [
+        f"{key}: {getattr(config, key)}: without effect without {other} {value}"
+        for key, (other, value) in needs.items()
+        if getattr(config, key) != TrainConfig.model_fields[key].default and getattr(config, other) != value
+    ]
 
 
 def _start(config: TrainConfig) -> list[str]:

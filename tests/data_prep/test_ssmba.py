@@ -92,6 +92,20 @@ def test_the_seed_decides(data, mlm):
     assert texts("b", 1) == first and texts("c", 2) != first
 
 
+def test_of_a_question_the_context_stays(data, mlm):
+    """So that the answers still stand where they are said to."""
+    answers = {"text": ["the team"], "answer_start": [7]}
+    lines = [
+        {"id": f"q{i}", "question": TEXTS[i], "context": "I know the team won.", "answers": answers} for i in (0, 2)
+    ]
+    write(data / "data/three/train.jsonl", *map(json.dumps, lines))
+    run(data, mlm(), "--samples", 2, task="three")
+    found = rows(data / "out/three/train.jsonl")
+    assert len(found) == 6 and [row["id"] for row in found[:3]] == ["q0", "q0-ssmba1", "q0-ssmba2"]
+    assert all(row["context"] == "I know the team won." and row["answers"] == answers for row in found)
+    assert len({row["question"] for row in found}) == 6
+
+
 @pytest.mark.parametrize("field", ["text", "text_pair", "both"])
 def test_pairs_and_fields(data, mlm, field):
     run(data, mlm(), "--samples", 4, "--field", field, task="two")
@@ -236,7 +250,7 @@ def test_models_that_cannot_do_it(data, mlm, tmp_path):
 @pytest.mark.parametrize(
     ("line", "options", "reason"),
     [
-        ('{"id": "a", "question": "x", "context": "y"}', [], "no text; SSMBA is for texts"),
+        ('{"id": "a", "context": "y"}', [], "no text; SSMBA is for texts"),
         ('{"id": "a", "text": "x"}', ["--field", "text_pair"], "no text_pair; SSMBA"),
         ('{"id": "a", "text": 3}', [], "text: expected text"),
         ('{"id": "a", "text": ', [], "train.jsonl:1: not JSON"),

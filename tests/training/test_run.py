@@ -347,3 +347,17 @@ def test_a_start_that_is_no_run_is_refused(tmp_path: Path, tiny_model_dir):
     (world / "done" / "model" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="model_name_or_path: .*not together with init_from"):
         train(settings(world, "x", train_tasks=["mood"], init_from=world / "done"))
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({"sampling_temperature": 3.0}, "sampling temperature"),
+        ({"main_task_ratio": 0.7}, "sampling main_ratio"),
+        ({"task_weighting_learning_rate": 0.1}, "task_weighting uncertainty"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(world, given, needed):
+    (key,) = given
+    with pytest.raises(UserError, match=f"{key}: .*: without effect without {needed}"):
+        train(settings(world, "in-vain", train_tasks=["mood"], **given))
