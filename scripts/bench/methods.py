@@ -108,7 +108,7 @@ def arguments() -> argparse.Namespace:
 Turn = tuple[str, Callable[[Batch], torch.Tensor], list[Any], list[Any]]  # name, loss, parameters, optimizers
 
 
-def turns_of(steps: dict[str, TrainStep], plain: Any) -> list[Turn]:
+def turns_of(steps: dict[str, TrainStep], plain: Any, mlm: str | None) -> list[Turn]:
     """What takes turns: our steps, and with `plain` the plain ways of those methods that have one."""
     model = steps["standard"].model
     shared, made = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True), []
@@ -118,6 +118,7 @@ def turns_of(steps: dict[str, TrainStep], plain: Any) -> list[Turn]:
         made.append((side, lambda batch, step=step: step(batch).loss, list(step.parameters()), optimizers))
     if plain is None:
         return made
+    naive.prepare(plain, {side.partition("+")[0] for side in steps}, mlm)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, fused=True)
     for side in steps:
         loss = naive.losses.get(side.partition("+")[0])
@@ -150,7 +151,7 @@ def main() -> None:
             raise UserError(f"--task: {args.task}: not shipped (allowed: {', '.join(shipped)})")
         task = shipped[args.task]
         steps = sides_of(sides, task, args)
-        turns = turns_of(steps, plain_of(args, task) if args.naive else None)
+        turns = turns_of(steps, plain_of(args, task) if args.naive else None, args.mlm)
         found = batches(task, args.model, args.data_dir, args.batch, args.rounds + WARM_UP)
         times = timed(turns, found, args.bf16)
     except UserError as error:

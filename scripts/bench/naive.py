@@ -1,21 +1,24 @@
 """Methods written the plain way around a Hugging Face classifier: whole passes, every token, nothing shared.
 
 What a user would write first, and what the benchmark of methods is held against. Each function gives the loss of one
-batch: `losses[name](model, inputs, labels)`, BERT classifiers only. Passes and gradients are as many as at the methods'
-defaults (`rapt` at layers 1 to 3); what costs nothing is simplified: noise of `rpt` and `vat` falls on padding too, and
-`smart` is written as `vat`, whose steps are as many.
+batch: `losses[name](model, inputs, labels)`, BERT classifiers only; `prepare` comes first, for methods with a network of
+their own or a language model. Passes and gradients are as many as at the methods' defaults (`rapt` at layers 1 to 3).
+What costs nothing is simplified: noise of `rpt`, `vat`, `swep` falls on padding too, and `smart` is written as `vat`,
+whose steps are as many.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForMaskedLM
 
 Inputs = dict[str, Tensor]
 
@@ -110,7 +113,57 @@ def jacobian(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels) + 0.01 * penalty
 
 
+def prepare(model: nn.Module, sides: Iterable[str], mlm: str | None) -> None:
+    """Gives the classifier what the methods among `sides` need: `swep`'s noise network, which learns with it, and
+    `vda`'s language model (a folder or hub name), which does not."""
+    plain: Any = model
+    width = plain.config.hidden_size
+    if "swep" in sides:
+        plain.noise = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * width))
+        nn.init.zeros_(plain.noise[2].weight)
+    if "vda" in sides and mlm:
+        found = AutoModelForMaskedLM.from_pretrained(mlm, dtype=torch.float32)
+        object.__setattr__(plain, "mlm", found.eval().requires_grad_(False))  # beside the model, not part of it
+
+
+def _edited_words(model: nn.Module, inputs: Inputs, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    """One whole pass with the rows of the word-embedding table edited."""
+    plain: Any = model
+    handle = plain.base_model.embeddings.word_embeddings.register_forward_hook(lambda module, args, out: edit(out))
+    try:
+        return plain(**inputs).logits
+    finally:
+        handle.remove()
+
+
+def swep(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
+    """A clean pass whose last states feed the noise network, and one with the word embeddings multiplied."""
+    plain: Any = model
+    clean = plain(**inputs, output_hidden_states=True)
+    mu, log_var = plain.noise(clean.hidden_states[-1].detach()).chunk(2, dim=-1)
+    z = 1 + mu + (0.5 * log_var).exp() * torch.randn_like(mu)
+    noisy = _edited_words(model, inputs, lambda words: words * z)
+    prior = (0.1 / 0.9) ** 0.5
+    spread = (log_var.exp() + mu.square()) / prior - 1 - log_var + math.log(prior)
+    mask = inputs["attention_mask"]
+    kl = (0.5 * spread.sum(-1) * mask).sum() / mask.sum()
+    both = functional.cross_entropy(clean.logits, labels) + functional.cross_entropy(noisy, labels)
+    return 0.5 * both + kl
+
+
+def vda(model: nn.Module, inputs: Inputs, labels: Tensor) -> Tensor:
+    """The language model in float32 over its whole vocabulary, a dense mixture of embeddings, a second pass."""
+    plain: Any = model
+    clean = _logits(model, inputs)
+    with torch.no_grad():
+        scores = plain.mlm(**inputs).logits.log_softmax(-1)
+        weights = (scores + 0.1 * torch.randn_like(scores)).softmax(-1)
+    table = plain.base_model.embeddings.word_embeddings.weight
+    virtual = _edited_words(model, inputs, lambda words: weights @ table)
+    return functional.cross_entropy(clean, labels) + _kl(clean, virtual) + _kl(virtual, clean)
+
+
 losses: dict[str, Callable[[nn.Module, Inputs, Tensor], Tensor]] = {
     "standard": standard, "rpt": rpt, "rapt": rapt, "vat": vat, "smart": vat, "freelb": freelb,
-    "jacobian": jacobian,
+    "jacobian": jacobian, "swep": swep, "vda": vda,
 }  # fmt: skip

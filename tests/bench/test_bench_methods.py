@@ -23,15 +23,15 @@ def test_rows_of_the_table(tmp_path: Path, tiny_model_dir):
     rows = [{"text": words[i % 4], "label": ["negative", "positive"][i % 2]} for i in range(16)]
     (tmp_path / "mr").mkdir()
     (tmp_path / "mr" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    methods = ["rapt+layers=1", "smart+inner_bf16=true", "freelb", "vda"]
+    methods = ["rapt+layers=1", "smart+inner_bf16=true", "freelb", "swep", "vda"]
     shape = ["--shape", "4x64", "--naive", "--json", tmp_path / "table.json"]
     done = bench("--methods", ",".join(methods), *shape)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
     assert (found["facts"]["layers"], found["facts"]["width"]) == (4, 64)
     rows = {row["method"]: row for row in found["rows"]}
-    assert list(rows) == ["standard", *methods[:3]]  # vda needs --mlm
-    assert [row["bound"] for row in rows.values()] == pytest.approx([1, 1.75, 2 + 2 / 3, 3])
+    assert list(rows) == ["standard", *methods[:4]]  # vda needs --mlm
+    assert [row["bound"] for row in rows.values()] == pytest.approx([1, 1.75, 2 + 2 / 3, 3, 2])
     assert all(row["of standard"]["ratio"] > 0 and row["naive of ours"]["ratio"] > 0 for row in rows.values())
 
     for flags, message in (
