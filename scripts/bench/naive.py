@@ -1,7 +1,7 @@
 """Methods written the plain way around a Hugging Face classifier: whole passes, every token, nothing shared.
 
 What a user would write first, and what the benchmark of methods is held against. Each function gives the loss of one
-batch: `losses[name](model, inputs, labels)`, BERT classifiers only; `prepare` comes first, for methods with a network of
+batch: `losses[name](model, inputs, labels)`, BERT classifiers only; `prepare` comes first, for what needs a network of
 their own or a language model. Passes and gradients are as many as at the methods' defaults (`rapt` at layers 1 to 3).
 What costs nothing is simplified: noise of `rpt`, `vat`, `swep` falls on padding too, and `smart` is written as `vat`,
 whose steps are as many.
