@@ -27,6 +27,10 @@ COMMANDS = {
     "evaluate": ("mtrobust.commands.evaluate", "metrics of a finished run on a labelled split"),
     "predict": ("mtrobust.commands.predict", "predictions of a finished run for a file of rows, or a GLUE submission"),
     "attack": ("mtrobust.commands.attack", "right predictions of a finished run that survive an attack on the text"),
+    "embed": (
+        "mtrobust.commands.embed",
+        "hidden states of a run's encoder, pooled or of every token",
+    ),
     "export": ("mtrobust.commands.export", "one task of a run as a plain Hugging Face model folder"),
     "report": ("mtrobust.commands.report", "tables and plots that compare finished runs over seeds and methods"),
     "methods": ("mtrobust.commands.methods", "the perturbation methods with their options and defaults"),

@@ -122,3 +122,15 @@ def test_a_damaged_run_folder_is_named(damage: str, says: str, run: Path, mtrobu
     path.write_bytes(b"[half")
     ended = mtrobust("evaluate", run, "--use_cpu")
     assert ended.code == 2 and says in ended.err and "Traceback" not in ended.err
+
+
+def test_embed(run: Path, tmp_path: Path, mtrobust: Callable):
+    rows = write_rows(tmp_path / "in.jsonl", text_rows(3, None, pair=False))
+    flags = ["--task", "mood", "--input", rows, "--use_cpu"]
+    ended = mtrobust("embed", run, *flags, "--output", tmp_path / "out.jsonl", "--layers", "words,1-2")
+    assert ended.code == 0 and "3 texts" in ended.out, ended.err
+    assert set(read_lines(tmp_path / "out.jsonl")[0]) == {"id", "window", "words", "layer_1", "layer_2"}
+    ended = mtrobust("embed", run, *flags, "--output", tmp_path / "out.npz", "--layers", "3-1")
+    assert ended.code == 2 and "empty range" in ended.err
+    ended = mtrobust("embed", run, "--task", "moods", "--input", tmp_path / "no", "--output", tmp_path / "out.npz")
+    assert ended.code == 2 and len(ended.err.strip().split("\n")) == 3, ended.err
