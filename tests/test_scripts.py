@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
-    "script", ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "test.sh"]
+    "script",
+    ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh", "test.sh"],
 )
 def test_scripts_print_their_help_without_doing_anything(script: str):
     command = ["bash", str(ROOT / "scripts" / script), "--help"]
@@ -66,6 +67,23 @@ def test_compare_methods_goes_on_where_it_was_stopped(tmp_path: Path, tiny_model
     assert (out / "mr" / "standard-1" / "all_results.json").read_bytes() == before
     table = (out / "report/report.md").read_text(encoding="utf-8")
     assert "| rapt " in table and "| standard " in table
+
+
+@pytest.mark.slow
+def test_refine_starts_the_targets_from_the_joint_run(tmp_path: Path, tiny_model_dir, installed: dict[str, str]):
+    for task in ("mr", "sst2"):
+        rows_of_mr(tmp_path / "data" / task)
+    variables = {
+        "DATA_DIR": str(tmp_path / "data"), "TASKS": "mr", "TARGETS": "sst2", "FRACTIONS": "0.5 1", "SEEDS": "1",
+        "MODEL": str(tiny_model_dir("bert")), "OUT": str(tmp_path / "out"), "METHOD": "rapt --perturb.layers 1",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "scripts/refine.sh"), "--small", "--jobs", "2", "--max_steps", "2", "--use_cpu"]
+    done = subprocess.run(command, env={**installed, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    out = tmp_path / "out/small"
+    assert "task sst2: head fresh (no such task there)" in (out / "sst2/refined-1-1.log").read_text("utf-8")
+    table = (out / "report/report.md").read_text("utf-8")
+    assert all(f"| {row}" in table for row in ("plain 0.5", "refined 0.5", "plain 1", "refined 1")), table
 
 
 # --- the grid, with a command of a few lines in place of mtrobust ----------------------------------------------------
