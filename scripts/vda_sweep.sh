@@ -16,7 +16,7 @@ entries() {
         echo "vda-sigma$sigma --perturb vda --perturb.sigma $sigma $VDA_LINES"
     done
     for samples in ${SAMPLES:-$(small "3" "2 3 4 5")}; do
-        echo "vda-samples$samples --perturb vda --perturb.samples $samples $VDA_LINES"
+        echo "vda-samples$samples --perturb vda --perturb.sigma 0.1 --perturb.samples $samples $VDA_LINES"
     done
 }
 for task in mr mrpc; do vda_cells "$task" entries "$task"; done

@@ -48,8 +48,9 @@ vda_cells() { # task, function that prints the entries, folder, further flags: t
 VDA_FIGURES='original_accuracy,attack_accuracy,query_number,perturbed_percentage'
 
 vda_columns() { # tasks: columns of the report
-    local task figure
+    local task figure split
     for task in "$@"; do
-        for figure in ${VDA_FIGURES//,/ }; do printf '%s/attack/*/%s,' "$task" "$figure"; done
+        case "$task" in mrpc | qnli) split=dev ;; *) split=test ;; esac
+        for figure in ${VDA_FIGURES//,/ }; do printf '%s/attack/%s/%s,' "$task" "$split" "$figure"; done
     done | sed 's/,$//'
 }
