@@ -38,7 +38,7 @@ RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
         {"METHODS": "standard standard+ada", "TASKS": "mr", "TRAIN_EXAMPLES": "4"},
         ["Table 5", "mr/attack"],
     ),
-    "vda_sweep.sh": ({"TASKS": "mr", "SIGMAS": "0.1", "SAMPLES": "2"}, ["vda.samples"]),
+    "vda_sweep.sh": ({"TASKS": "mr", "SIGMAS": "0.1 0.2", "SAMPLES": "2"}, ["vda.samples"]),
     "vda_epochs.sh": ({"TASKS": "mrpc", "EPOCHS": "1 2"}, ["mrpc/attack/dev/attack_accuracy"]),
 }
 
