@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Pereira et al. (RAPT), Table 2: standard, SMART and RAPT on the eight GLUE tasks, with the average over the twelve metric
-# columns. The paper chooses learning rate and batch size on dev; RAPT's best eta is chosen there by
-#   mtrobust report OUT/report/... --best_by TASK/METRIC
-# from the runs with ETAS ("0.01 1.5 2.3 2.5" beside 2; with --small none). SMART_STEP (1e-3) is SMART's step size.
+# columns. The paper chooses learning rate and batch size on dev, which this script does not. ETAS ("0.01 1.5 2.3 2.5";
+# with --small none) are further etas beside 2, a row each; for the paper's row "best eta", task by task:
+#   mtrobust report 'OUT/mrpc/rapt-[1-9]*' 'OUT/mrpc/rapt-eta*' --best_by mrpc/acc --out DIR
+# SMART_STEP (1e-3) is SMART's step size.
 #
 #   MTROBUST_DATA=DIR scripts/rapt_glue.sh [--small] [--jobs N] [flags of mtrobust train]
 

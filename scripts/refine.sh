@@ -16,7 +16,7 @@
 #   SEEDS      ("1 2 3"); the joint run has the first
 #   MODEL      encoder: folder or hub name (bert-base-uncased)
 #   FLAGS      flags of every `mtrobust train`; --small and the arguments go before them
-#   OUT        OUT/joint-SEED, OUT/<target>/{plain,refined}-<fraction>-<seed> and OUT/report (runs/refine in the checkout)
+#   OUT        OUT/joint-SEED, OUT/<target>/{plain,refined}-FRACTION-SEED, OUT/report/fraction-FRACTION (runs/refine)
 #   JOBS       cells at a time (1)
 #   MTROBUST_VENV, PYTHON, CONSTRAINTS: as in scripts/install.sh
 # Arguments: --small: 200 training and dev rows, one epoch, 64 tokens, in OUT/small; --jobs N; all others are given to
@@ -55,12 +55,15 @@ for seed in $seeds; do
     done
 done
 grid_wait
-runs=() labels=()
-for task in $targets; do runs+=("$GRID_OUT/$task"); done
-for fraction in ${FRACTIONS:-1}; do
-    for kind in plain refined; do labels+=(--label "*/$kind-$fraction-[0-9]*=$kind${FRACTIONS:+ $fraction}"); done
+status=0
+for fraction in ${FRACTIONS:-1}; do # a report each: runs are compared with those on as many rows
+    runs=()
+    for run in "${GRID_RUNS[@]}"; do
+        [[ "$run" != */*-"$fraction"-[0-9]* ]] || [ ! -e "$run/all_results.json" ] || runs+=("$run")
+    done
+    [ ${#runs[@]} -gt 0 ] || continue
+    GRID_NAME=fraction-$fraction
+    grid_report "${runs[@]}" --label "*/plain-*=plain" --label "*/refined-*=refined" --baseline plain || status=$?
 done
-baseline="plain${FRACTIONS:+ ${FRACTIONS##* }}"
-grid_report "${runs[@]}" "${labels[@]}" --baseline "$baseline" || status=$?
 grid_end
-exit "${status:-0}"
+exit "$status"

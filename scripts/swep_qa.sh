@@ -15,7 +15,7 @@ entries() {
         echo "$method --perturb $method"
     done
     [ -z "$GRID_SMALL" ] || echo "vat --perturb vat"
-    [ ! -e "$augmented/squad/train.jsonl" ] || echo "ssmba --perturb standard --data_dir $augmented"
+    [ ! -e "$augmented/squad/train.jsonl" ] || echo "ssmba --perturb standard --data_dir @OUT@/ssmba"
 }
 augmented=$GRID_OUT/ssmba
 if chosen ssmba "${METHODS:-}" && squad_rows; then

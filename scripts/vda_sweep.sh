@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Zhou et al. (VDA), EMNLP 2021, Figure 3: the noise's variance and the number of virtual examples, on MR and MRPC.
 #   SIGMAS   standard deviations ("0.0316 0.0632 0.1 0.2", the square roots of the paper's variances)
-#   SAMPLES  numbers of virtual examples ("1 2 3 4 5"; with --small "1 3")
+#   SAMPLES  numbers of virtual examples beside 1, at sigma 0.1 ("2 3 4 5"; with --small "3")
 #   EXAMPLES, VECTORS as in vda_attack.sh.
 #
 #   MTROBUST_DATA=DIR scripts/vda_sweep.sh [--small] [--jobs N] [flags of mtrobust train]

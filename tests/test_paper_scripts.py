@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mtrobust.config_parse import parse_train
 from tests.raw_world import write_raw
 from tests.tiny import write_tiny_model
 
@@ -23,7 +25,7 @@ RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
     "pdr_indomain.sh": ({"METHODS": "standard vat-jsd"}, ["vat-jsd", "sst2/acc", "squad/f1", "Table 2"]),
     "pdr_domain_shift.sh": ({"METHODS": "standard vat-jsd"}, ["sst2/imdb/acc", "Table 3"]),
     "pdr_adversarial.sh": ({"METHODS": "standard vat-jsd"}, ["addonesent/worst/f1", "mnli/hans/lexical_overlap/acc"]),
-    "pdr_semisupervised.sh": ({"METHODS": "standard rpt-kl", "TASKS": "sst2"}, ["rpt-kl", "Table 5"]),
+    "pdr_semisupervised.sh": ({"METHODS": "standard half rpt-kl", "TASKS": "sst2"}, ["rpt-kl", "half", "Table 5"]),
     "rapt_glue.sh": ({"METHODS": "standard rapt"}, ["rapt", "cola/mcc", "stsb/spearman", "average"]),
     "rapt_layer_sweep.sh": ({"LAYERS": "2"}, ["rapt.layers", "mrpc/acc"]),
     "rapt_time.sh": ({"METHODS": "standard rapt", "TASKS": "mrpc"}, ["rapt", "mrpc/f1"]),
@@ -92,6 +94,57 @@ def test_scripts_run_to_their_end(family: str, tmp_path: Path, installed: dict[s
         # a model of two steps is not fooled, so there is nothing to add
         assert script != "vda_ada.sh" or "no adversarial texts for mr" in done.stderr
         assert [word for word in expected if word not in text] == [], f"{script}\n{text}"
+
+
+STUB = """#!/usr/bin/env bash
+# notes what it is asked for, and leaves the files behind that scripts look for
+printf '%q ' "$@" >>"$CALLS"; echo >>"$CALLS"
+previous=''
+for word in "$@"; do
+    case "$previous" in --output_dir) run=$word ;; --out) out=$word ;; --tasks | --task | --dataset) task=$word ;; esac
+    previous=$word
+done
+case "$1" in
+    train) mkdir -p "$run/model" && touch "$run/config.yml" && echo '{}' >"$run/all_results.json" ;;
+    attack) mkdir -p "$2/attack" && echo '{"success": true}' >"$2/attack/$task.train.jsonl" ;;
+    prep) [ "$2" != squad ] || task=${task:-squad}; mkdir -p "$out/$task" && touch "$out/$task/train.jsonl" ;;
+esac
+"""
+OFFICIAL = ("SQuAD-v2.0/train-v2.0.json", "MNLI/dev_matched.tsv", "MRQA/BioASQ.jsonl.gz", "Yelp/train.csv",
+            "QNLI/train.tsv", "RTE/train.tsv", "QQP/train.tsv")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [[], ["--small"]], ids=["paper", "small"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_cell_of_a_script_is_a_sound_configuration(script: str, mode: list[str], tmp_path: Path, installed):
+    """All methods on all tasks, in a folder with blanks in its name; nothing is trained."""
+    raw = write_raw(tmp_path / "raw")
+    for name in OFFICIAL:
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).touch()
+    stub = Path(installed["MTROBUST_VENV"]) / "bin/mtrobust"
+    stub.write_text(STUB, encoding="utf-8")
+    out, calls = tmp_path / "with blanks", tmp_path / "calls"
+    variables = {"MTROBUST_DATA": str(raw), "OUT": str(out), "SEEDS": "1", "MLM": "my mlm", "MODEL": "bert",
+                 "SYNTHETIC": str(raw / "SQuAD-v1.1/dev-v1.1.json"), "CALLS": str(calls)}  # fmt: skip
+    command = ["bash", str(ROOT / "scripts" / script), *mode]
+    done = subprocess.run(command, env={**installed, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-800:] + done.stderr[-2000:]
+    lines = [shlex.split(line) for line in calls.read_text("utf-8").split("\n") if line]
+    trained = [line[1:] for line in lines if line[0] == "train"]
+    assert trained and [(line, found) for line in trained if (found := parse_train(line).faults)] == []
+    assert len({line[line.index("--output_dir") + 1] for line in trained}) == len(trained)
+    assert lines[-1][0] == "report"
+
+
+def test_rows_that_cannot_be_made_fail_the_script(tmp_path: Path, installed: dict[str, str]):
+    raw = write_raw(tmp_path / "raw")
+    (raw / "SST-2/train.tsv").write_text("no such columns\n", encoding="utf-8")
+    command = ["bash", str(ROOT / "scripts/pdr_domain_shift.sh"), "--small"]
+    variables = {"MTROBUST_DATA": str(raw), "OUT": str(tmp_path / "out"), "TASKS": "sst2", "MODEL": "none"}
+    done = subprocess.run(command, env={**installed, **variables}, capture_output=True, text=True)
+    assert done.returncode == 1 and "rows of sst2/train.jsonl" in done.stderr, done.stderr
 
 
 def test_times_are_not_taken_of_runs_that_share_the_machine(tmp_path: Path, installed: dict[str, str]):

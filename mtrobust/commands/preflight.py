@@ -21,7 +21,8 @@ def preflight(parsed: Parsed) -> list[str]:
     if parsed.config is None:
         return []
     faults = [] if "task_def" in parsed.bad else [*_run(parsed.config), *_methods_of_tasks(parsed.config)]
-    faults += _model(parsed.config.model_name_or_path)
+    if parsed.config.init_from is None:  # else the checks of the run have looked at it
+        faults += _model(parsed.config.model_name_or_path)
     return placed(faults, parsed)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 Pool = Literal["none", "mean", "first"]
-POOLS: tuple[Pool, ...] = get_args(Pool)
 SUFFIXES = (".jsonl", ".safetensors")
 
 
@@ -140,7 +140,7 @@ def _write_lines(found: Iterator[Embedded], target: Path, pool: Pool) -> int:
 
 def _write_tensors(found: Iterator[Embedded], target: Path, pool: Pool) -> int:
     """`{site: [n, width]}`; of tokens `{site: [tokens, width]}`, `offsets` int64 [n + 1] and `input_ids` int32."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     kept = list(found)
     names = list(kept[0].states)
@@ -152,8 +152,7 @@ def _write_tensors(found: Iterator[Embedded], target: Path, pool: Pool) -> int:
         tensors = {name: np.stack([one.states[name] for one in kept]) for name in names}
     ids = json.dumps([one.id for one in kept], ensure_ascii=False)
     windows = json.dumps([one.window for one in kept])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    save_file(tensors, temporary, metadata={"ids": ids, "windows": windows, "pool": pool})
-    os.replace(temporary, target)
+    with atomic_file(target) as file:
+        content = save(tensors, metadata={"ids": ids, "windows": windows, "pool": pool})
+        cast(io.TextIOWrapper, file).buffer.write(content)
     return len(kept)

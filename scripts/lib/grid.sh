@@ -36,7 +36,7 @@ grid_begin() { # OUT, arguments of the script
     [ "$GRID_JOBS" = 1 ] || export OMP_NUM_THREADS=1
     [ -z "$GRID_SMALL" ] || GRID_OUT=$GRID_OUT/small
     mkdir -p "$GRID_OUT"
-    GRID_CELLS='' GRID_RUNS=()
+    GRID_CELLS='' GRID_RUNS=() GRID_NAME='' GRID_COLUMNS=''
     GRID_FAILED=$(mktemp "${TMPDIR:-/tmp}/grid.XXXXXX")
     trap 'rm -f "$GRID_FAILED"' EXIT
     trap '_grid_stop' INT TERM
@@ -62,11 +62,12 @@ grid_wait() {
     wait
 }
 
-grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs (or to report/$PAPER,
-    # where several scripts share their runs), gaps are named in them, also of the columns in GRID_COLUMNS ('a, b')
-    local expected=$GRID_OUT/expected${PAPER:+-$PAPER}.yml
+grid_report() { # run folders and flags of mtrobust report; the files go to report/ beside the runs (or to
+    # report/$GRID_NAME, where several reports are made of them), gaps are named in them, also of the columns in
+    # GRID_COLUMNS ('"a","b"')
+    local expected=$GRID_OUT/expected${GRID_NAME:+-$GRID_NAME}.yml
     printf 'runs:\n%s%s' "$GRID_CELLS" "${GRID_COLUMNS:+columns: [$GRID_COLUMNS]}" >"$expected"
-    "$mtrobust" report --out "$GRID_OUT/report${PAPER:+/$PAPER}" --expect "$expected" "$@"
+    "$mtrobust" report --out "$GRID_OUT/report${GRID_NAME:+/$GRID_NAME}" --expect "$expected" "$@"
 }
 
 grid_end() {

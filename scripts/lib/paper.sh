@@ -11,7 +11,7 @@
 #   MTROBUST_VENV, PYTHON, CONSTRAINTS: as in scripts/install.sh
 # Arguments: --small: sizes for two CPU cores and a small encoder, in OUT/small; --jobs N: cells at a time, one thread
 # each; all others, such as --bf16 or --max_steps 5, are given to every `mtrobust train`. A script that is started again
-# goes on where it was stopped. The report stands in OUT/report/SCRIPT, the paper's figures beside ours.
+# goes on where it was stopped. The report stands in OUT/report/SCRIPT, the figures of the paper's table beside ours.
 
 # To be sourced by those scripts. A script prepares rows (`prepared`), names its cells (`paper_cells`, one line for each
 # method) and ends with `paper_report`.
@@ -21,7 +21,6 @@ paper_begin() { # FAMILY of scripts with common runs, encoder of the paper, argu
     local family=$1 encoder=$2
     shift 2
     root=$(cd "$PAPER_LIB/../.." && pwd)
-    PAPER=$(basename "$0" .sh)
     case "${1:-}" in
         -h | --help) _paper_header "$0"; echo; _paper_header "$PAPER_LIB/paper.sh"; exit 0 ;;
     esac
@@ -30,6 +29,7 @@ paper_begin() { # FAMILY of scripts with common runs, encoder of the paper, argu
     # shellcheck source=scripts/lib/grid.sh
     source "$PAPER_LIB/grid.sh"
     grid_begin "${OUT:-$root/runs/$family}" "$@"
+    GRID_NAME=$(basename "$0" .sh)
     data=$GRID_OUT/data seeds=${SEEDS:-1 2 3} names=() mlm=${MLM:-bert-base-uncased}
     [ -z "$GRID_SMALL" ] || encoder=${MTROBUST_MODELS:+$MTROBUST_MODELS/minilm-l6-h384-uncased}
     model=${MODEL:-${encoder:-bert-base-uncased}}
@@ -43,7 +43,9 @@ chosen() { # name, list of wanted names (empty: all)
     [ -z "$2" ] || [[ " $2 " == *" $1 "* ]]
 }
 
+# Rows that cannot be made although their raw file is there are a failure of the script, named at its end.
 prepared() { # file below the rows' folder that it makes, raw file or folder that it needs, flags of mtrobust prep
+    local name=$1
     local file=$data/$1 needed=$2
     shift 2
     [ ! -e "$file" ] || return 0
@@ -51,10 +53,10 @@ prepared() { # file below the rows' folder that it makes, raw file or folder tha
         echo "left out: $needed is not there" >&2
         return 1
     fi
-    "$mtrobust" prep "$@" --out "$data" >&2
+    "$mtrobust" prep "$@" --out "$data" >&2 || { _grid_failed "rows of $name: see the lines above"; return 1; }
 }
 
-glue_rows() { # GLUE task, its folder; the sample of MNLI has no official dev set, so a script says what stands for it
+glue_rows() { # GLUE task, its folder
     prepared "$1/train.jsonl" "$raw/$2/train.tsv" glue --raw "$raw" --tasks "$1"
 }
 
@@ -70,9 +72,15 @@ squad_rows() { # the whole training file, or the subset where only that is there
     prepared squad/train.jsonl "$train" squad --train_file "$train" --dev_file "$raw/SQuAD-v1.1/dev-v1.1.json" || return 1
     prepared addonesent/dev.jsonl "$raw/SQuAD-adversarial" squad_adversarial --raw "$raw/SQuAD-adversarial" || true
     prepared squadshifts_new_wiki/dev.jsonl "$raw/SQuADShifts" squadshifts --raw "$raw/SQuADShifts" || true
-    # BioASQ comes with MRQA's other sets, so the folder is read where its file is there.
-    [ -n "$(find "$raw/MRQA" -iname '*bioasq*' 2>/dev/null)" ] || { echo "left out: BioASQ is not in $raw/MRQA" >&2; return 0; }
-    prepared mrqa_bioasq/dev.jsonl "$raw/MRQA" mrqa --raw "$raw/MRQA" || true
+    bioasq_rows
+}
+
+bioasq_rows() { # comes with MRQA's other sets, so the folder is read where its file is there
+    if [ -n "$(find "$raw/MRQA" -iname '*bioasq*' 2>/dev/null)" ]; then
+        prepared mrqa_bioasq/dev.jsonl "$raw/MRQA" mrqa --raw "$raw/MRQA" || true
+    else
+        echo "left out: BioASQ is not in $raw/MRQA" >&2
+    fi
 }
 
 paper_mlm() { # sets mlm; with --small, and no MLM given, trains one for the encoder
@@ -81,18 +89,21 @@ paper_mlm() { # sets mlm; with --small, and no MLM given, trains one for the enc
     [ -e "$mlm" ] || MODEL=$model OUT=$GRID_OUT/mlm STEPS=${MLM_STEPS:-2500} "$root/scripts/make_mlm.sh" >&2
 }
 
-paper_start() { # task, flags: with --small one run with `standard`, from which all cells of the task start; sets start
+paper_start() { # task, flags: sets start, the flags with which all cells of a question task begin. With --small that is
+    # one run with `standard` on 8,000 questions, so that the methods compare on a model that has learned its task
     local task=$1
     shift
     start=(--model_name_or_path "$model")
     [ -n "$GRID_SMALL" ] || return 0
     run_cell "start/$task" 1 --data_dir "$data" --train_tasks "$task" --model_name_or_path "$model" \
-        --perturb standard --eval_sets skip "$@"
+        --perturb standard --eval_sets skip "$@" --per_device_train_batch_size 16 --max_train_samples 8000 \
+        --num_train_epochs 1 --learning_rate 1e-4 --max_eval_samples 1000
     grid_wait
     start=(--init_from "$GRID_OUT/start/$task-1")
 }
 
-paper_cells() { # folder, common flags; entries `NAME flags` on standard input, @MLM@ stands for the language model
+paper_cells() { # folder, common flags; entries `NAME flags` on standard input; in them @MLM@ is the language
+    # model, @OUT@ the folder of the runs (paths may have blanks)
     local folder=$1 entries line words name seed
     shift
     mapfile -t entries
@@ -103,6 +114,7 @@ paper_cells() { # folder, common flags; entries `NAME flags` on standard input, 
             name=${words[0]}
             chosen "$name" "${METHODS:-}" || continue
             words=("${words[@]//@MLM@/$mlm}")
+            words=("${words[@]//@OUT@/$GRID_OUT}")
             run_cell "$folder/$name" "$seed" --data_dir "$data" "$@" "${words[@]:1}" </dev/null
         done
     done
@@ -128,14 +140,14 @@ paper_report() { # columns, further flags of mtrobust report; after --swept rows
     grid_wait
     local swept=''
     if [ "$1" = --swept ]; then swept=yes; shift; fi
-    local columns=$1 runs=() run name flags=(--columns "$1") published=$root/scripts/published/$PAPER.yml
+    local columns=$1 runs=() run name flags=(--columns "$1") published=$root/scripts/published/$GRID_NAME.yml
     for run in ${GRID_RUNS[@]+"${GRID_RUNS[@]}"}; do
         case "$run" in "$GRID_OUT/start/"*) continue ;; esac
         [ ! -e "$run/all_results.json" ] || runs+=("$run")
     done
     if [ ${#runs[@]} = 0 ]; then
         grid_end || exit 1
-        echo "$PAPER: no run: none of its data is in $raw" >&2
+        echo "$GRID_NAME: no run: none of its data is in $raw" >&2
         exit 2
     fi
     shift

@@ -30,8 +30,7 @@ pdr_rows() { # task: its rows and those of its evaluation sets, so that scripts 
         squad) squad_rows ;;
         squad2)
             prepared squad2/train.jsonl "$raw/SQuAD-v2.0/train-v2.0.json" squad --raw "$raw/SQuAD-v2.0" --version 2.0 || return 1
-            [ -n "$(find "$raw/MRQA" -iname '*bioasq*' 2>/dev/null)" ] || return 0
-            prepared mrqa_bioasq/dev.jsonl "$raw/MRQA" mrqa --raw "$raw/MRQA"
+            bioasq_rows
             ;;
     esac
 }
@@ -63,8 +62,7 @@ pdr_cells() { # task, function that prints the entries, folder, further flags
     sizes+=($(small "--max_eval_samples 1000 --per_device_train_batch_size 16" ""))
     start=(--model_name_or_path "$model")
     case "$task" in
-        squad*) paper_start "$task" "${common[@]}" --max_train_samples 8000 --num_train_epochs 1 --learning_rate 1e-4 \
-            --max_eval_samples 1000 --per_device_train_batch_size 16 ;;
+        squad*) paper_start "$task" "${common[@]}" ;;
     esac
     paper_cells "$folder" "${common[@]}" "${start[@]}" "${sizes[@]}" "$@" < <("$entries")
 }

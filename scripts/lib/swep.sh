@@ -14,8 +14,7 @@ swep_cells() { # function that prints the entries, folder, further flags
     if [ -n "$SWEP_START" ]; then
         start=(--init_from "$SWEP_START")
     else
-        paper_start squad "${common[@]}" --max_train_samples 8000 --num_train_epochs 1 --learning_rate 1e-4 \
-            --max_eval_samples 1000
+        paper_start squad "${common[@]}"
     fi
     paper_cells "$folder" "${common[@]}" "${start[@]}" "${sizes[@]}" "$@" < <("$entries")
 }

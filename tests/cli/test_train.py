@@ -154,3 +154,12 @@ def test_a_run_that_diverges_ends_with_one_line_and_code_1(ready: Path, mtrobust
     errors = [line for line in ended.err.split("\n") if line.startswith("error: ")]
     assert ended.code == 1 and len(errors) == 1 and "score" in errors[0], ended.err
     assert "Traceback" not in ended.err and not (ready / "run" / "model").exists()
+
+
+def test_a_start_that_is_no_run_is_one_fault(ready: Path, mtrobust: Callable):
+    text = (ready / "recipe.yml").read_text(encoding="utf-8").replace("model_name_or_path: model\n", "")
+    (ready / "recipe.yml").write_text(text, encoding="utf-8")
+    ended = mtrobust("train", "recipe.yml", "--train_tasks", "mood", "--init_from", "nowhere")
+    assert ended.code == 2 and len(ended.err.strip().split("\n")) == 1 and "--init_from: nowhere" in ended.err, (
+        ended.err
+    )

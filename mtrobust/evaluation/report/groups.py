@@ -19,6 +19,7 @@ _NO_SETTING = {
     *("task_def", "data_dir", "train_tasks", "eval_tasks", "cache_dir", "output_dir", "resume", "overwrite_output_dir"),
     *("save_steps", "save_total_limit", "eval_steps", "logging_steps", "profile", "progress", "use_cpu", "seed"),
     *("trust_remote_code", "per_device_eval_batch_size", "gradient_checkpointing", "perturb", "eval_sets"),
+    "init_from",  # its encoder is the model_name_or_path
 }
 # What a run is given rather than what is tuned: never chosen by the best dev figure.
 CONDITIONS = {"data_fraction", "label_fraction", "max_train_samples", "max_eval_samples", "model_name_or_path"}
