@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mtrobust.models.dropout import Masks
-from mtrobust.models.families import family_of
+from mtrobust.models.dropout import Masks, first_query_only
+from mtrobust.models.families import Family, family_of
 from mtrobust.models.family_head import FamilyHead, Kind
 from mtrobust.models.rng import RngState, rng_kept
 
@@ -84,7 +84,7 @@ class _Plan:
     recorded: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     rng: RngState | None = None  # generators' state to set at `start`
     stop: Site | None = None
-    narrow: str = ""  # name of the module after which the last call goes on with the first token alone
+    narrow: Family | None = None  # where the last call goes on with the first token alone: as its entry says
     block: bool = False  # site 0 is met at the embedding block, not at the first call
     call: int = 0
 
@@ -107,21 +107,27 @@ class _Plan:
 
 
 @contextmanager
-def _narrowed(layer: nn.Module, name: str) -> Iterator[None]:
-    """Inside, what the layer's last module of this name gives is cut to the first token; an empty name: nothing is."""
-    if not name:
+def _narrowed(layer: nn.Module, family: Family | None) -> Iterator[None]:
+    """Inside, the layer goes on with the first token alone from the family's module on; None: nothing is cut."""
+    if family is None:
         yield
         return
-    module = [found for path, found in layer.named_modules() if path.rpartition(".")[2] == name][-1]
-    handle = module.register_forward_hook(_cut)
+    module = [found for path, found in layer.named_modules() if f".{path}".endswith(f".{family.narrow}")][-1]
+    if family.narrow_inputs:
+        handle = module.register_forward_pre_hook(lambda module, args: tuple(_first(x) for x in args))
+    else:
+        handle = module.register_forward_hook(
+            lambda module, args, out: (_first(out[0]), *out[1:]) if isinstance(out, tuple) else _first(out)
+        )
     try:
-        yield
+        with first_query_only() if family.narrow_inputs else nullcontext():
+            yield
     finally:
         handle.remove()
 
 
-def _cut(module: nn.Module, args: Any, out: Any) -> Any:
-    return (out[0][:, :1], *out[1:]) if isinstance(out, tuple) else out[:, :1]
+def _first(states: Tensor) -> Tensor:
+    return states[:, :1]
 
 
 class _Caller(nn.Module):
@@ -145,7 +151,7 @@ class _Caller(nn.Module):
         else:
             if call > 1 or not plan.block:
                 hidden = plan.enter(call - 1, hidden)
-            with _narrowed(self._layer, plan.narrow if call == plan.calls else ""):
+            with _narrowed(self._layer, plan.narrow if call == plan.calls else None):
                 out = self._layer(hidden, *args[1:], **{k: v for k, v in kwargs.items() if k != "hidden_states"})
             hidden, tail = (out[0], tuple(out[1:])) if isinstance(out, tuple) else (out, None)
         if tail is not None:
@@ -205,7 +211,7 @@ class Encoder(nn.Module):
         # A layer that is computed again in the backward pass would not be cut there. A single layer of DeBERTa-v2 is
         # followed by a convolution over all tokens.
         whole = self.num_layers in track or self.num_layers == 1 or self.base.is_activation_checkpointing
-        narrow = "" if rows == "all" or whole else self.family.narrow
+        narrow = None if rows == "all" or whole or not self.family.narrow else self.family
         return _Plan(tape, track, self.num_layers, narrow=narrow, **more)
 
     def prefix(self, inputs: dict[str, Tensor], site: Site, track: Iterable[Site] = ()) -> Tape:
@@ -260,9 +266,9 @@ class Encoder(nn.Module):
         return tape
 
     def _masks(self) -> AbstractContextManager[Any]:
-        """Dropout masks drawn the cheap way on the CPU, unless a second computation of the layers would draw others."""
-        again = self.base.is_activation_checkpointing and not self.masks_again
-        return Masks() if self.training and self.base.device.type == "cpu" and not again else nullcontext()
+        """The cheap ways of the CPU, unless a second computation of the layers would draw other dropout masks."""
+        again = self.training and self.base.is_activation_checkpointing and not self.masks_again
+        return Masks() if self.base.device.type == "cpu" and not again else nullcontext()
 
     @contextmanager
     def _callers(self, plan: _Plan) -> Iterator[None]:

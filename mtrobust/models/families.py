@@ -13,15 +13,17 @@ class Family:
     (empty: `get_input_embeddings()`); block: path of the embedding block where its output is read by more than the
     first layer, so that an edit of site 0 must be made there; auto_class: the transformers class that loads the bare
     encoder; checkpointing: whether transformers can recompute its activations in the backward pass; narrow: name of
-    the module within a layer after which every token is on its own, its output (or the first item of it) [B, T, H];
-    empty where sequence heads read more than the first token."""
+    the module within a layer from which on every token is on its own; empty where sequence heads read more than the
+    first token; narrow_inputs: whether that begins with its inputs, `[B, T, H]` all, or with its output (or the first
+    item of it)."""
 
     layers: str = "encoder.layer"
     words: str = ""
     block: str = ""
     auto_class: str = "AutoModel"
     checkpointing: bool = True
-    narrow: str = "attention"
+    narrow: str = "attention.output"
+    narrow_inputs: bool = True
 
 
 FAMILIES: dict[str, Family] = {
@@ -32,10 +34,12 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(),
     "deberta": Family(),
     "deberta-v2": Family(block="embeddings"),  # its convolution reads the embedding output too
-    "mpnet": Family(checkpointing=False),
+    "mpnet": Family(checkpointing=False, narrow="attention", narrow_inputs=False),
     # ALBERT calls one group of shared layers again and again: sites count calls, not modules.
-    "albert": Family(layers="encoder.albert_layer_groups", checkpointing=False),
-    "distilbert": Family(layers="transformer.layer", narrow="sa_layer_norm"),
+    "albert": Family(
+        layers="encoder.albert_layer_groups", checkpointing=False, narrow="attention", narrow_inputs=False
+    ),
+    "distilbert": Family(layers="transformer.layer", narrow="sa_layer_norm", narrow_inputs=False),
     "modernbert": Family(layers="layers", narrow=""),
     "t5": Family(layers="encoder.block", words="encoder.embed_tokens", auto_class="T5EncoderModel", narrow=""),
 }

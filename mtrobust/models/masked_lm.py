@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
+from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
 from mtrobust.models.multitask import first_line, no_progress_bars
 
@@ -52,7 +53,7 @@ class MaskedLm:
         if self.word_embeddings.device != device:
             self.model.to(device)
         taken = {name: value for name, value in inputs.items() if name in self._takes}
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16), Masks():
             out = self.model(**taken)
         return out.logits if out.logits.dtype == torch.float64 else out.logits.float()
 

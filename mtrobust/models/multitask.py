@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
+from mtrobust.models.allocator import keep_freed_memory
 from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
 from mtrobust.models.families import family_of
@@ -165,10 +166,11 @@ def _as_first() -> tuple[Any, Any]:
 
 
 def load_encoder(name: str, attention: str | None = None, trust_remote_code: bool = False) -> Encoder:
-    """The encoder of a local folder or hub name, in float32.
+    """The encoder of a local folder or hub name, in float32. From then on the process keeps memory that is freed.
 
     Raises `UserError` when there is none, its family is not supported, or its weights are not all in the checkpoint.
     """
+    keep_freed_memory()
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
