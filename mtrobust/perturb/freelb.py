@@ -73,7 +73,7 @@ class Freelb(Driver):
         sums: list[Tensor | None] = [None] * len(trained)
         for step in range(self.options.steps):
             leaf = (hidden.detach() + delta).requires_grad_(True)
-            branch = passes.at(site, leaf, dropout=self.options.dropout, track=passes.needs.sites)
+            branch = passes.at(site, leaf, dropout=self.options.dropout, track=passes.tracked)
             terms = loss(branch)
             last = step + 1 == self.options.steps
             ascent = None

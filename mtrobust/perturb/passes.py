@@ -67,12 +67,13 @@ def item_places(view: View) -> Tensor:
 class Needs:
     """What a method asks of the clean pass, known before it runs.
 
-    sites: whose hidden states it reads; last_states: it reads those of all tokens (`tape.last`); shared_dropout: its
-    inner passes repeat the clean pass's dropout masks; double_backward: it differentiates a gradient of the clean pass.
+    sites: whose hidden states it reads; last_states: it reads those of all tokens (`tape.last`); last_constant: it
+    reads them as a constant (`Passes.last_constant`), which costs less; shared_dropout: its inner passes repeat the clean pass's dropout masks; double_backward: it differentiates a gradient of the clean pass.
     """
 
     sites: frozenset[Site] = frozenset()
     last_states: bool = False
+    last_constant: bool = False
     shared_dropout: bool = False
     double_backward: bool = False
 
@@ -80,6 +81,7 @@ class Needs:
         return Needs(
             self.sites | other.sites,
             self.last_states or other.last_states,
+            self.last_constant or other.last_constant,
             self.shared_dropout or other.shared_dropout,
             self.double_backward or other.double_backward,
         )
@@ -124,7 +126,7 @@ class Passes:
         """The recorded pass; runs it first if need be."""
         if self._tape is None:
             with self._kernels(), self.clock.part(self._part):
-                self._tape = self.encoder.record(self.batch.inputs, self.needs.sites, self._rows)
+                self._tape = self.encoder.record(self.batch.inputs, self.tracked, self._rows)
                 self._out = self._read(self._tape)  # at once, so that `shared` can repeat the head's masks too
         return self._tape
 
@@ -137,6 +139,26 @@ class Passes:
                 self._out = self._out or self._read(tape)
         return self._out
 
+    @property
+    def tracked(self) -> frozenset[Site]:
+        """The sites whose states a pass keeps."""
+        again = self.needs.last_constant and self._rows == "first" and self.encoder.num_layers > 1
+        return self.needs.sites | ({self.encoder.num_layers - 1} if again else frozenset())
+
+    @property
+    def last_constant(self) -> Tensor:
+        """The last states of all tokens of this pass, [B, T, H], without a graph. Where the pass went on with the first
+        token alone, its last layer runs once more without gradients (there with dropout masks of its own): a third of
+        what the other tokens would cost with them."""
+        import torch
+
+        tape = self.tape
+        if tape.last.shape[1] == tape.inputs["input_ids"].shape[1]:
+            return tape.last.detach()
+        site = self.encoder.num_layers - 1
+        with torch.no_grad():
+            return self.encoder.replay(tape, site, tape.h[site].detach()).last
+
     def h(self, site: Site) -> Tensor:
         """Hidden states at a site, [B, T, width]. The method must have named the site in `needs`."""
         return self.tape.h[site]
@@ -146,7 +168,7 @@ class Passes:
         if self._tape is not None:
             return self.h(site)
         if self._below is None or site not in self._below.h:
-            self._below = self.encoder.prefix(self.batch.inputs, site, self.needs.sites)
+            self._below = self.encoder.prefix(self.batch.inputs, site, self.tracked)
         return self._below.h[site]
 
     def at(
@@ -183,11 +205,11 @@ class Passes:
         import torch
 
         with self.clock.part("clean"):
-            below = self.encoder.prefix(self.batch.inputs, site, self.needs.sites)
+            below = self.encoder.prefix(self.batch.inputs, site, self.tracked)
         hidden = below.h[site]
         doubled = torch.cat((hidden, edit(hidden)))
         with self.clock.part("clean", "perturbation"):
-            both = self.encoder.replay(below, site, doubled, copies=2, track=self.needs.sites, rows=self._rows)
+            both = self.encoder.replay(below, site, doubled, copies=2, track=self.tracked, rows=self._rows)
         self._tape, edited = both.part(0, 2), both.part(1, 2)
         self._tape.h = {**self._tape.h, **below.h}
         self._tape.tails = {**self._tape.tails, **below.tails}

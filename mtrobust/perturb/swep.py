@@ -70,8 +70,8 @@ class Swep(Perturbation):
     Ablations (Table 3): additive (e + z, prior N(0, v)), fixed_mu (mu = 1), fixed_sigma (sigma = 1), no_epsilon
     (z = mu), no_kl, no_clean (no task loss of the clean pass).
 
-    Deviations. The released code reads h_t from a pass of its own without gradients; here the clean pass is read. The
-    network starts at the prior (W2 = 0, biases 1 and log v). From torch's own start (`init: plain`) mu is near 0, which
+    Deviations. The released code reads h_t from a pass of its own without gradients; here the clean pass is read (where
+    the head needs the first token alone, the last layer of the others is computed apart). The network starts at the prior (W2 = 0, biases 1 and log v). From torch's own start (`init: plain`) mu is near 0, which
     wipes the embeddings out, and the KL, several hundred, fills the clipped gradient for the first epochs. The
     code adds the KL unweighted by 1 - lambda (`kl_weight: outside`); Eq. 4 weighs it (`inside`).
     Source: Lee et al., Eq. 2 to 4, Sections 3.2 to 3.4, 5.1, Appendix C (annealing of beta).
@@ -92,7 +92,7 @@ class Swep(Perturbation):
     @property
     def needs(self) -> Needs:
         """The site, and the last hidden states, which the noise network reads."""
-        return Needs(frozenset(self.sites), last_states=True)
+        return Needs(frozenset(self.sites), last_constant=True)
 
     @property
     def clean_weight(self) -> float:  # type: ignore[override]
@@ -142,7 +142,7 @@ class Swep(Perturbation):
         import torch
 
         assert self.net is not None
-        mu, log_var = self.net(passes.tape.last.detach()).chunk(2, dim=-1)
+        mu, log_var = self.net(passes.last_constant).chunk(2, dim=-1)
         if self.options.ablation == "fixed_mu":
             mu = torch.ones_like(mu)
         if self.options.ablation == "fixed_sigma":

@@ -51,7 +51,7 @@ def test_swep_equals_its_formula(kl_weight, kl_reduction):
 
 def test_a_final_branch_computes_what_the_head_reads_and_gives_the_same_loss():
     """Beside a clean pass that keeps the last states of all tokens."""
-    step = step_of("bert", "Classification", [spec("swep")], **DOUBLE)
+    step = step_of("bert", "Classification", [spec("adv_aug")], **DOUBLE)
     passes = passes_of(step, batch_of("bert", "Classification"))
     edited = passes.h("words") * 1.5
     whole, final = passes.at("words", edited), passes.at("words", edited, final=True)
@@ -59,6 +59,19 @@ def test_a_final_branch_computes_what_the_head_reads_and_gives_the_same_loss():
     assert torch.allclose(whole.out["logits"], final.out["logits"], rtol=1e-9)
     with pytest.raises(ValueError, match="cannot share"):
         passes.at("words", edited, dropout="shared", final=True)
+
+
+def test_the_constant_last_states_are_those_of_a_whole_pass():
+    """Beside a clean pass that goes on with the first token alone."""
+    step = step_of("bert", "Classification", [spec("swep")], **DOUBLE)
+    batch = batch_of("bert", "Classification")
+    passes = passes_of(step, batch)
+    assert passes.tape.last.shape[1] == 1
+    assert torch.allclose(passes.last_constant, step.model.encoder.record(batch.inputs).last, rtol=1e-10)
+    assert not passes.last_constant.requires_grad
+    edited = passes.at("words", passes.h("words") * 1.5, track=passes.tracked)
+    whole = step.model.encoder.replay(passes.tape, "words", passes.h("words") * 1.5).last
+    assert torch.allclose(edited.last_constant, whole, rtol=1e-10)
 
 
 def test_swep_network_starts_at_the_prior_and_learns():
@@ -96,7 +109,7 @@ def test_ablations_of_swep():
         passes = passes_of(step, batch)
         method = step.methods["classification"].methods["swep"]
         mu, log_var = method.posterior(passes)
-        return step(batch), passes, method, mu, log_var, net(passes.tape.last).chunk(2, -1)
+        return step(batch), passes, method, mu, log_var, net(passes.last_constant).chunk(2, -1)
 
     out, passes, method, mu, log_var, _ = made("additive")
     delta = method.delta(passes, "words", passes.h("words"), mu, log_var)
