@@ -1,7 +1,7 @@
 """What TensorBoard is given: scalars, histograms, the configuration, HParams, a layout of charts, sample predictions.
 
-docs/monitoring.md lists the tags. Everything has a step, or belongs to the whole run and is written once when it begins,
-so that purging what came after a checkpoint leaves a resumed run's board without gaps and without doubles.
+docs/monitoring.md lists the tags. Everything has a step, or belongs to the whole run and is written once when it
+begins, so that purging what came after a checkpoint leaves a resumed run's board without gaps and without doubles.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _NO_HPARAMS = {
 
 
 class Board:
-    """The event files of one run. purge: the first step that is written anew; None: a new run."""
+    """The event files of one run. purge: the first step that is written anew; 0 for a new run."""
 
-    def __init__(self, run_dir: Path, purge: int | None) -> None:
+    def __init__(self, run_dir: Path, purge: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        # A new run says so too: TensorBoard takes the first start that it reads for the run's, and purges nothing then.
         self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

@@ -67,7 +67,7 @@ class Monitor:
             shutil.rmtree(self.run_dir / FOLDER, ignore_errors=True)  # of a run killed before any checkpoint
             (self.run_dir / PROFILE).unlink(missing_ok=True)
         # What an interrupted run wrote after its checkpoint is purged; the step after it is the first that comes anew.
-        self._board = Board(self.run_dir, step + 1 if step else None)
+        self._board = Board(self.run_dir, step + 1 if step else 0)
         if state is None:
             with _writing(self.run_dir):
                 self._board.begin(self.config)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mtrobust.errors import RunError, UserError
-from mtrobust.evaluation.run_folder import (
-    CONFIG, MODEL, RESULTS, complete_checkpoints, jsonable, one_line, read_results,
-)  # fmt: skip
+from mtrobust.evaluation import run_folder
+from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, jsonable, one_line, read_results
 
 STATUS = "status.json"
 BEAT = 5.0  # seconds between two signs of life
@@ -34,8 +33,9 @@ class Status:
         self.path = run_dir / STATUS
         self._due = 0.0
         pid, host = os.getpid(), socket.gethostname()
-        self.facts: dict[str, Any] = {"state": RUNNING, "doing": "training", "pid": pid, "born": born(pid), "host": host}
-        self.facts |= {"processes": processes, "started": time.time(), "step": step, "total": total} | facts
+        self.facts: dict[str, Any] = {"state": RUNNING, "doing": "training", "step": step, "total": total}
+        self.facts |= {"pid": pid, "born": born(pid), "host": host, "processes": processes}
+        self.facts |= {"started": time.time()} | facts
         self.write()
 
     def step(self, step: int) -> None:
@@ -93,7 +93,7 @@ def read_status(run: Path) -> dict[str, Any]:
 
     A run of which nobody says that it ended is `stopped` where its process is gone.
     """
-    checkpoints = complete_checkpoints(run)
+    checkpoints = run_folder.complete_checkpoints(run)
     found: dict[str, Any] = {"run": str(run), "checkpoint": checkpoints[-1].name if checkpoints else None}
     found |= {"message": None} | _written(run / STATUS)
     if "state" not in found:
@@ -135,6 +135,7 @@ def _gone(found: Mapping[str, Any]) -> str | None:
     """Why a run that says it is running is not; None where it may be."""
     pid, host = found.get("pid"), found.get("host")
     if host == socket.gethostname():
-        return None if alive(int(pid or 0), found.get("born")) else f"process {pid} is gone without a last word (killed?)"
+        here = alive(int(pid or 0), found.get("born"))
+        return None if here else f"process {pid} is gone without a last word (killed?)"
     silent = float(found["seen"])
     return None if silent < SILENT else f"no sign of process {pid} on {host} for {silent / 60:.0f} minutes"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mtrobust.config import TrainConfig
 from mtrobust.data.sampler import MultiTaskSampler, SampledStep

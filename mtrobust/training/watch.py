@@ -61,7 +61,8 @@ def sample_table(evaluator: Evaluator, result: SplitResult) -> str:
     places = [i * len(result.rows) // count for i in range(count)]
     shown = evaluator.tasks[result.task].type.shown
     rows = [shown(result.rows[place], result.predictions[place]) for place in places]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # In the order of the row that has most: one without a label has no gold.
+    columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     return table(columns, [[_cut(str(row.get(name, ""))) for name in columns] for row in rows])
 
 
