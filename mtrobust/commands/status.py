@@ -54,25 +54,22 @@ def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _row(status: Mapping[str, Any]) -> tuple[str, ...]:
-    from mtrobust.training.progress import clock
+    from mtrobust.training.progress import clock, rate_words
 
     step, total, best = status.get("step"), status.get("total"), status.get("best") or {}
     running = status["state"] == "running"
     left = status.get("seconds_left") if running else None
+    epoch, speed = status.get("epoch"), status.get("examples_per_second")
     return (
         status["run"],
         status["state"],
         "-" if step is None else f"{step}/{total} ({100 * step // total} %)" if total else str(step),
-        _number(status.get("epoch"), ".2f"),
-        _number(status.get("examples_per_second"), ".0f"),
+        "-" if epoch is None else f"{epoch:.2f}",
+        "-" if speed is None else rate_words(speed),
         "-" if left is None else clock(left),
         "-" if best.get("score") is None else f"{best['of']} {best['score']:.2f} @{best['step']}",
         status["checkpoint"] or "-",
     )
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _details(status: Mapping[str, Any]) -> list[str]:

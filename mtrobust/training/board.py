@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 FOLDER = "tensorboard"
+_FLUSHED = 15  # seconds until a point can be seen
 # Places, and what changes nothing in the numbers: the same run elsewhere has the same HParams.
 _NO_HPARAMS = {
     *("output_dir", "cache_dir", "resume", "overwrite_output_dir", "trust_remote_code", "use_cpu", "progress"),
@@ -36,7 +37,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         # A new run says so too: TensorBoard takes the first start that it reads for the run's, and purges nothing then.
-        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge)
+        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge, flush_secs=_FLUSHED)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Values by tag."""
@@ -83,6 +84,7 @@ class Board:
     def begin(self, config: TrainConfig) -> None:
         """What belongs to a whole run: its configuration, as text and as HParams."""
         plain = config.model_dump(mode="json", exclude={"resume", "overwrite_output_dir"})
+        plain["perturb"] = [{"name": name, **options} for name, options in _methods(config).items()]
         written = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         self.text("config", "\n".join(f"    {line}" for line in written.split("\n")))
         # Without a summary of the "experiment": with one, TensorBoard would show the first run's columns only.
@@ -128,10 +130,14 @@ def hyperparameters(config: TrainConfig) -> dict[str, bool | int | float | str]:
     options, those left at their default too, as `<method>.<option>`. Runs of the same methods have the same keys."""
     plain = config.model_dump(mode="json", exclude=_NO_HPARAMS)
     plain["perturb"] = [spec.name for spec in config.perturb] or "standard"
-    for spec in config.perturb:
-        options = METHODS[spec.name].Options(**spec.options).model_dump(mode="json")
-        plain |= {f"{spec.name}.{key}": value for key, value in options.items()}
+    for name, options in _methods(config).items():
+        plain |= {f"{name}.{key}": value for key, value in options.items()}
     return {key: _plain(value) for key, value in plain.items()}
+
+
+def _methods(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """All options of the run's methods, by name."""
+    return {spec.name: METHODS[spec.name].Options(**spec.options).model_dump(mode="json") for spec in config.perturb}
 
 
 def _plain(value: Any) -> bool | int | float | str:

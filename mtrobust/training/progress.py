@@ -28,6 +28,11 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) >= 0.0005 or not value else f"{value:.1e}"
 
 
+def rate_words(examples_per_second: float) -> str:
+    """`34`, or `3.4` below ten."""
+    return f"{examples_per_second:.0f}" if examples_per_second >= 10 else f"{examples_per_second:.1f}"
+
+
 def metrics_words(metrics: Mapping[str, float]) -> str:
     """The first metrics of a task's own split: `acc 71.20  f1 80.01`."""
     own = {name: value for name, value in metrics.items() if "/" not in name}
@@ -78,7 +83,7 @@ class Report:
 
     def words(self) -> list[str]:
         """For the head of the table: epoch, learning rate, speed, time left."""
-        speed, left = f"{self.examples_per_second:.0f} ex/s", f"{clock(self.seconds_left)} left"
+        speed, left = f"{rate_words(self.examples_per_second)} ex/s", f"{clock(self.seconds_left)} left"
         return [f"epoch {self.epoch:.2f}", f"lr {self.learning_rate:.2e}", speed, left]
 
 

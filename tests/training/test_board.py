@@ -133,7 +133,7 @@ def test_micro_batches_add_their_tokens(tmp_path):
 
 def test_the_configuration_is_there_as_text(whole):
     (text,) = texts(whole, "config").values()
-    assert "    learning_rate: 0.001\n" in text and "    - name: rapt\n" in text
+    assert "    learning_rate: 0.001\n" in text and "    - name: rapt\n      layers: 1-3\n" in text
 
 
 def test_samples_show_texts_gold_and_prediction_after_each_evaluation(world, whole):

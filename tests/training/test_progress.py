@@ -44,7 +44,7 @@ def test_a_pipe_gets_plain_lines(tmp_path, monkeypatch):
     lines = text.strip().split("\n")
     heads = [line for line in lines if line.startswith("step ")]
     assert [head.split(" · ")[0] for head in heads] == ["step 3/9", "step 6/9", "step 9/9"]
-    pattern = r"step \d/9 · epoch \d\.\d\d · lr \d\.\d\de-\d\d · \d+ ex/s · [\d:]+ left"
+    pattern = r"step \d/9 · epoch \d\.\d\d · lr \d\.\d\de-\d\d · [\d.]+ ex/s · [\d:]+ left"
     assert all(re.fullmatch(pattern, head) for head in heads)
     value = r"(\d+\.\d{3}|\de-\d\d|\d\.\de-\d\d)"
     terms = rf"  [ab]  loss {value}  task {value}  fake/change {value}"
