@@ -249,10 +249,11 @@ class Monitor:
 
 
 def _tagged(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """(tag, counts) of every figure of every task."""
+    """(tag, counts) of every figure of every task that has any."""
     for task, found in counts.items():
         for name, of_figure in found.items():
-            yield f"train/{task}/{name}", of_figure
+            if of_figure:
+                yield f"train/{task}/{name}", of_figure
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:

@@ -134,7 +134,7 @@ def _without_file(run: Path) -> dict[str, Any]:
 def _gone(found: Mapping[str, Any]) -> str | None:
     """Why a run that says it is running is not; None where it may be."""
     pid, host = found.get("pid"), found.get("host")
-    if host == socket.gethostname():
+    if host == socket.gethostname() and os.name == "posix":  # elsewhere asking after a process would end it
         here = alive(int(pid or 0), found.get("born"))
         return None if here else f"process {pid} is gone without a last word (killed?)"
     silent = float(found["seen"])

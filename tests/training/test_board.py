@@ -16,6 +16,8 @@ from tensorboard.plugins.hparams import backend_context, metadata
 
 from mtrobust.config import PerturbSpec
 from mtrobust.perturb.spread import BUCKETS, spread, upper
+from mtrobust.tasks.base import Prediction, TaskType
+from mtrobust.tasks.span_qa import SpanType
 from mtrobust.training.board import charts, hyperparameters, table
 from mtrobust.training.run import train
 from tests.training.board import KINDS, read, tags, values
@@ -212,3 +214,20 @@ def test_a_finished_run_that_is_resumed_writes_no_point(world, whole):
     before = everything(whole)
     train(settings(world, "whole", "rapt", resume=True, **EVERY))
     assert everything(read(world / "whole")) == before
+
+
+def test_what_is_shown_of_a_row():
+    row = {"id": "1", "text": "t", "tokens": ["a", "b"], "label": 2, "soft_label": [0.5], "more": None}
+    shown = TaskType.shown(None, row, Prediction({"id": "1", "masked": 3, "nll": 1.23456}, None))
+    assert shown == {"text": "t", "tokens": "a b", "masked": 3, "nll": "1.235"}
+    shown = TaskType.shown(None, row, Prediction({"id": "1", "prediction": 4.56789, "label": 2.0, "other": 1}, None))
+    assert shown == {"text": "t", "tokens": "a b", "gold": 2.0, "prediction": "4.568"}
+
+
+def test_what_is_shown_of_a_question():
+    row = {"id": "1", "question": "q", "context": "c", "answers": {"text": ["x", "y", "x"], "answer_start": [0, 1, 2]}}
+    shown = SpanType.shown(None, row, Prediction({"id": "1", "prediction": ""}, None))
+    assert shown == {"question": "q", "context": "c", "gold": "x / y", "prediction": "(no answer)"}
+    row["answers"] = {"text": [], "answer_start": []}
+    assert SpanType.shown(None, row, Prediction({"prediction": "z"}, None))["gold"] == "(no answer)"
+    assert "gold" not in SpanType.shown(None, row | {"answers": None}, Prediction({"prediction": "z"}, None))
