@@ -24,6 +24,7 @@ COMMANDS = {
     "prep": ("mtrobust.commands.prep", "raw benchmark files (or the hub) to rows, with counts and every rejected line"),
     "check": ("mtrobust.commands.check", "validate task definitions, and the rows where a data folder is given"),
     "train": ("mtrobust.commands.train", "fine-tune one encoder jointly on the tasks of a task definition"),
+    "status": ("mtrobust.commands.status", "where runs stand: how far, how well, whether they still run"),
     "evaluate": ("mtrobust.commands.evaluate", "metrics of a finished run on a labelled split"),
     "predict": ("mtrobust.commands.predict", "predictions of a finished run for a file of rows, or a GLUE submission"),
     "attack": ("mtrobust.commands.attack", "right predictions of a finished run that survive an attack on the text"),
@@ -35,6 +36,7 @@ COMMANDS = {
     "report": ("mtrobust.commands.report", "tables and plots that compare finished runs over seeds and methods"),
     "methods": ("mtrobust.commands.methods", "the perturbation methods with their options and defaults"),
     "tasks": ("mtrobust.commands.tasks", "the task types, and the keys of a task definition"),
+    "doctor": ("mtrobust.commands.doctor", "what this machine and installation can do: versions, devices, speed"),
 }
 # troubles of the machine, not of the program: one line says what to do, a traceback would not
 _MACHINE = {

@@ -312,10 +312,14 @@ class Passes:
         self.stats[name] = Choice(value)
 
     def log_size(self, name: str, delta: Tensor) -> None:
-        """Logs the mean L2 norm of a perturbation over the tokens that may have noise."""
+        """Logs the L2 norms of a perturbation over the tokens that may have noise: their mean, and as
+        `<name>_by_token` how they are spread (a histogram in TensorBoard)."""
+        from mtrobust.perturb.spread import spread
+
         norms = delta.detach().float().norm(dim=-1)
         mask = self.noise_mask.to(norms.dtype)
         self.log(name, (norms * mask).sum() / mask.sum())
+        self.stats[f"{name}_by_token"] = spread(norms, mask)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

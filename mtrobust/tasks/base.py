@@ -230,6 +230,20 @@ class TaskType(ABC):
             prediction.record["label"] = row["label"]
         return prediction
 
+    def shown(self, row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
+        """What a person is shown of a parsed row and its prediction, by name: its texts, `gold`, `prediction`.
+
+        Default: all texts and lists of texts that the row has; of a record without `prediction` all its figures."""
+        texts = {name: value for name, value in row.items() if name not in ("id", "label") and _is_text(value)}
+        record = prediction.record
+        figures = {name: value for name, value in record.items() if name not in ("id", "label")}
+        said = {"prediction": record["prediction"]} if "prediction" in record else figures
+        return {
+            **{name: value if isinstance(value, str) else " ".join(value) for name, value in texts.items()},
+            **({"gold": record["label"]} if record.get("label") is not None else {}),
+            **{name: f"{value:.3f}" if isinstance(value, float) else value for name, value in said.items()},
+        }
+
     def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """A parsed row as a training row with `soft_label`, the mean of what several models predict of it. Only where
         `soft_labels`."""
@@ -241,6 +255,10 @@ class TaskType(ABC):
     def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Further files for the run folder, by name, as JSON-able objects (SQuAD's official formats)."""
         return {}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
 
 
 TASK_TYPES: Registry[type[TaskType]] = Registry("task type")

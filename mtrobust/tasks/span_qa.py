@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 MAX_QUESTION = 64  # tokens, as in BERT's SQuAD code; longer questions are cut
+NONE = "(no answer)"
 MIN_LEN = 16  # below this a window cannot hold a question and a useful piece of the passage
 
 
@@ -222,6 +223,13 @@ class SpanType(TaskType):
             "predictions.json": {p.record["id"]: self.answer_text(p) for p in predictions},
             "nbest_predictions.json": {p.record["id"]: p.extra["nbest"] for p in predictions},
         }
+
+    def shown(self, row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
+        """Question and context, the accepted answers, the predicted one."""
+        shown = {"question": row["question"], "context": row["context"]}
+        if row.get("answers") is not None:
+            shown["gold"] = " / ".join(dict.fromkeys(row["answers"]["text"])) or NONE
+        return shown | {"prediction": prediction.record["prediction"] or NONE}
 
 
 def _window(feature: dict[str, Any], output: dict[str, np.ndarray], context: str) -> Window:

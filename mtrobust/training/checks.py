@@ -215,6 +215,7 @@ def run_items(run: Path) -> list[Path]:
         TASK_DEF,
         "metrics.jsonl",
         "profile.json",
+        "status.json",
         "all_results.json",
         "checkpoints",
         "model",

@@ -1,14 +1,19 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
+
+_METRICS = 4  # of a task, in a line
 
 
 def clock(seconds: float) -> str:
@@ -16,6 +21,22 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def number(value: float) -> str:
+    """Three decimals, or two digits of what would then be 0."""
+    return f"{value:.3f}" if abs(value) >= 0.0005 or not value else f"{value:.1e}"
+
+
+def rate_words(examples_per_second: float) -> str:
+    """`34`, or `3.4` below ten."""
+    return f"{examples_per_second:.0f}" if examples_per_second >= 10 else f"{examples_per_second:.1f}"
+
+
+def metrics_words(metrics: Mapping[str, float]) -> str:
+    """The first metrics of a task's own split: `acc 71.20  f1 80.01`."""
+    own = {name: value for name, value in metrics.items() if "/" not in name}
+    return "  ".join(f"{name} {value:.2f}" for name, value in list(own.items())[:_METRICS])
 
 
 class Rate:
@@ -49,53 +70,103 @@ class Rate:
         return spent / max(step - self.first, 1) * (self.total - step)
 
 
-class _Words(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(task.fields.get("words", ""))
+@dataclass(frozen=True)
+class Report:
+    """Where a run stands at a logging step. tasks: loss and terms of each task that was trained since the last one."""
+
+    step: int
+    epoch: float
+    learning_rate: float
+    examples_per_second: float
+    seconds_left: float
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        """For the head of the table: epoch, learning rate, speed, time left."""
+        speed, left = f"{rate_words(self.examples_per_second)} ex/s", f"{clock(self.seconds_left)} left"
+        return [f"epoch {self.epoch:.2f}", f"lr {self.learning_rate:.2e}", speed, left]
 
 
 class Display:
-    """mode: `bar`, `lines`, `off`, or `auto` (a bar where stderr is a terminal, else lines). Writes to stderr."""
+    """mode: `bar` (the live table), `lines`, `off`, or `auto` (the table where stderr is a terminal, else lines).
 
-    def __init__(self, mode: str, total: int, step: int) -> None:
+    Writes to stderr. dev: what the last evaluation gave, by task, and its step.
+    """
+
+    def __init__(
+        self, mode: str, total: int, step: int, dev: Mapping[str, Mapping[str, float]] | None = None, dev_step: int = 0
+    ) -> None:
         self.console = Console(stderr=True)
         if mode == "auto":
             mode = "bar" if self.console.is_terminal else "lines"
-        self.mode, self.total = mode, total
-        self._bar: Progress | None = None
+        self.mode, self.total, self._step = mode, total, step
+        self._report: Report | None = None
+        self._tasks: dict[str, Mapping[str, float]] = {}
+        self._dev, self._dev_step, self._doing = dict(dev or {}), dev_step, ""
+        self._live: Live | None = None
         if mode == "bar":
-            self._bar = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(20),
-                _Words(),
-                console=self.console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("train", total=total, completed=step, words="")
-            self._bar.start()
+            self._live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=4)
+            self._live.start()
 
     def step(self, step: int) -> None:
         """After every step."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step)
+        self._step = step
 
-    def report(self, step: int, epoch: float, losses: Mapping[str, float], rate: float, left: float) -> None:
-        """At every logging step. losses: the loss by task."""
-        words = " ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
-        tail = f"{words} · {rate:.0f} ex/s · {clock(left)} left"
-        if self._bar is not None:
-            self._bar.update(self._task, words=f"epoch {epoch:.2f} · {tail}")
-        elif self.mode == "lines":
-            print(f"step {step}/{self.total} · epoch {epoch:.2f} · {tail}", file=sys.stderr, flush=True)
+    def doing(self, what: str) -> None:
+        """What goes on instead of training (`evaluating`, `saving`); empty: training again."""
+        self._doing = what
+
+    def report(self, report: Report) -> None:
+        """At every logging step."""
+        self._report = report
+        self._tasks.update(report.tasks)
+        if self.mode == "lines":
+            self._print([" · ".join([f"step {report.step}/{self.total}", *report.words()]), *self._lines(report)])
+
+    def evaluated(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """After every evaluation."""
+        self._dev, self._dev_step = {task: dict(found) for task, found in metrics.items()}, step
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
         elif self.mode == "lines":
-            print(text, file=sys.stderr, flush=True)
+            self._print([text])
 
     def close(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Leaves the table as it is last."""
+        if self._live is not None:
+            self._live.stop()
+
+    def picture(self) -> Group:
+        """The table: a head with the bar, then a line for each task."""
+        head = Table.grid(padding=(0, 1))
+        words = [*(self._report.words() if self._report else []), *([self._doing] if self._doing else [])]
+        bar = ProgressBar(self.total, self._step, width=20)
+        head.add_row(f"{self._step}/{self.total}", bar, Text(" · ".join(words), no_wrap=True))
+        lines = Table.grid(padding=(0, 2))
+        for name in (*self._tasks, *(task for task in self._dev if task not in self._tasks)):
+            cells = [Text(name, style="bold"), Text("  ".join(_terms(self._tasks.get(name, {}))))]
+            lines.add_row(*cells, Text(self._dev_words(name), style="cyan"))
+        for column in lines.columns:
+            column.no_wrap, column.overflow = True, "ellipsis"
+        return Group(head, lines)
+
+    def _lines(self, report: Report) -> list[str]:
+        width = max(map(len, report.tasks), default=0)
+        rows = [
+            [f"  {name:<{width}}", *_terms(figures), self._dev_words(name)] for name, figures in report.tasks.items()
+        ]
+        return ["  ".join(filter(None, row)) for row in rows]
+
+    def _dev_words(self, task: str) -> str:
+        found = metrics_words(self._dev.get(task, {}))
+        return f"dev @{self._dev_step}  {found}" if found else ""
+
+    def _print(self, lines: Sequence[str]) -> None:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _terms(figures: Mapping[str, float]) -> list[str]:
+    return [f"{name} {number(value)}" for name, value in figures.items()]

@@ -33,6 +33,7 @@ from mtrobust.training.rows import Taken, TrainRows
 from mtrobust.training.state import seed_all
 from mtrobust.training.step import TrainStep
 from mtrobust.training.trainer import RunState, Trainer
+from mtrobust.training.watch import watch_memory, watch_samples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Results = dict[str, dict[str, Any]]
-MEASURED_AFTER = 10  # steps of a process: by then long batches and the optimiser's state have been seen
 
 
 def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = None) -> Results:
@@ -79,9 +79,11 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         on_event,
     )
     _announce(trainer, rows, accelerator)
-    _watch_memory(trainer, task_rows)
-    state = trainer.train()
-    return _finish(config, trainer, sets, chosen, rows, tokenizer, state, time.monotonic() - started)
+    watch_memory(trainer, task_rows)
+    watch_samples(trainer, evaluator)
+    with trainer.monitor.watched():
+        state = trainer.train()
+        return _finish(config, trainer, sets, chosen, rows, tokenizer, state, time.monotonic() - started)
 
 
 # --- before the first step ----------------------------------------------------------------------------------------
@@ -260,25 +262,6 @@ def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Acce
         if part.counts.left_out:
             reason = _without_labels(trainer.step.methods[name])
             log.info("task %s: %d rows without label are left out: %s", name, part.counts.left_out, reason)
-
-
-def _watch_memory(trainer: Trainer, rows: Mapping[str, TaskRows]) -> None:
-    """Says what the run will take at its peak, and after a few steps what it took."""
-    config, device, then = trainer.config, trainer.device, trainer.on_event
-    memory.reset(device)
-    before = memory.peak(device)
-    if not trainer.main:
-        return
-    log.info("%s", memory.estimate(trainer.step, rows, device, config.bf16, config.max_tokens_per_batch))
-
-    def on_event(kind: str, step: int) -> None:
-        if kind == "step" and step == min(trainer.first_step + MEASURED_AFTER, trainer.total):
-            now = memory.peak(device)
-            if now is not None and before is not None:
-                trainer.monitor.say(f"peak memory after step {step}: {now} ({before.mib:.0f} before the first step)")
-        then(kind, step)
-
-    trainer.on_event = on_event
 
 
 def _without_labels(compose: Compose) -> str:

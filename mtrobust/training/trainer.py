@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mtrobust.config import TrainConfig
 from mtrobust.data.sampler import MultiTaskSampler, SampledStep
 from mtrobust.errors import RunError, UserError
-from mtrobust.perturb.passes import Choice
 from mtrobust.tasks.base import Batch
 from mtrobust.training import checkpoint as disk
 from mtrobust.training import state as states
+from mtrobust.training.gather import Collected, Figures, gather
 from mtrobust.training.monitor import Monitor
 from mtrobust.training.optim import build_optimizer, lr_factor
 from mtrobust.training.profile import Profile
@@ -90,7 +90,7 @@ class Trainer:
         self.wrapped = accelerator.prepare(step)  # moves it to the device; DDP, autocast
         self.parameters = [parameter for parameter in step.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(step, step.model, config)
-        self.monitor = Monitor(Path(config.output_dir), config, self.total, self.main)
+        self.monitor = Monitor(Path(config.output_dir), config, self.total, self.main, self.world)
         timed = config.profile if self.main else 0
         self.profile = Profile(timed, Path(config.output_dir), self.device, self.monitor, self.world)
         self.clock = step.clock = self.profile.clock
@@ -119,9 +119,7 @@ class Trainer:
             finished = True
         finally:
             self.profile.close()
-            self.monitor.close(
-                self.config.model_dump(mode="json", exclude={"perturb"}) if finished else {}, self._results()
-            )
+            self.monitor.close(finished)
         return self.state
 
     def _one(self) -> None:
@@ -155,12 +153,12 @@ class Trainer:
                 f"stopped by {name} after step {done} of {self.total}; go on with: mtrobust train {config} --resume"
             )
 
-    def _optimise(self, sampled: SampledStep) -> tuple[dict[str, float], float, bool]:
+    def _optimise(self, sampled: SampledStep) -> tuple[Figures, float, bool]:
         """(figures, gradient norm before clipping, whether any process was told to stop)."""
         with self.clock.part("data"):
             batches = [self.fetch(sampled.task, micro.rows, sampled.number) for micro in sampled.micro]
         norms = self._norms(batches, [micro.ghost for micro in sampled.micro])
-        collected: list[tuple[bool, dict[str, Tensor], dict[str, Any]]] = []
+        collected: list[Collected] = []
         for position, (batch, micro) in enumerate(zip(batches, sampled.micro, strict=True)):
             batch.step, batch.norms = sampled.number, norms
             last = position + 1 == len(batches)
@@ -172,8 +170,9 @@ class Trainer:
                 # A ghost runs forward and backward as the others do, so that all ranks exchange the same gradients.
                 with self.clock.part("backward"):
                     self.accelerator.backward(out.loss * 0 if micro.ghost else out.loss)
-            collected.append((micro.ghost, {"loss": out.loss.detach(), **out.terms}, out.stats))
-        figures, stop = self._gather(collected)
+            collected.append(Collected(micro.ghost, {"loss": out.loss.detach(), **out.terms}, out.stats))
+        figures, stop = gather(collected, self.world, self.device, self.signals.received is not None)
+        self.monitor.name_terms(sampled.task, collected[0].shares)
         with self.clock.part("optimiser"):
             grad_norm, worst = self._update(figures)
         if worst is not None:
@@ -181,9 +180,10 @@ class Trainer:
             figures = {}
         return figures, grad_norm, stop
 
-    def _update(self, figures: dict[str, float]) -> tuple[float, str | None]:
+    def _update(self, figures: Figures) -> tuple[float, str | None]:
         """Clips and updates. (gradient norm before clipping, what is not finite: then nothing is updated)."""
-        worst = next((name for name in [*list(figures)[1:], "loss"] if not math.isfinite(figures[name])), None)
+        numbers = {name: x for name, x in figures.items() if isinstance(x, float)}
+        worst = next((name for name in [*list(numbers)[1:], "loss"] if not math.isfinite(numbers[name])), None)
         grad_norm = math.nan
         if math.isfinite(figures["loss"]):
             limit = self.config.max_grad_norm or math.inf
@@ -206,27 +206,6 @@ class Trainer:
             torch.distributed.all_reduce(vector)
             sums = dict(zip(sums, (vector / self.world).tolist(), strict=True))
         return sums
-
-    def _gather(self, collected: list[tuple[bool, dict[str, Tensor], dict[str, Any]]]) -> tuple[dict[str, float], bool]:
-        """Loss and terms of the whole step (shares add up), methods' figures (means), what they drew (the same in all
-        micro-batches, ghosts included), and whether to stop."""
-        shares, stats = list(collected[0][1]), collected[0][2]
-        drawn = {name: value for name, value in stats.items() if isinstance(value, Choice)}
-        means = [name for name in stats if name not in drawn]
-        real = [(terms, stats) for ghost, terms, stats in collected if not ghost]
-        rows = [[*(terms[k] for k in shares), *(stats[k] for k in means)] for terms, stats in real]
-        columns = [
-            sum(column, torch.zeros((), dtype=torch.float64, device=self.device)) for column in zip(*rows, strict=True)
-        ]
-        columns = columns or [torch.zeros((), dtype=torch.float64, device=self.device)] * (len(shares) + len(means))
-        tail = torch.tensor([len(real), self.signals.received is not None], dtype=torch.float64, device=self.device)
-        vector = torch.cat([torch.stack(columns), tail])
-        if self.world > 1:
-            torch.distributed.all_reduce(vector)
-        *values, micro, stop = vector.tolist()
-        figures = {name: value / self.world for name, value in zip(shares, values, strict=False)}
-        figures |= {name: value / max(micro, 1) for name, value in zip(means, values[len(shares) :], strict=True)}
-        return figures | drawn, stop > 0
 
     def _non_finite(self, sampled: SampledStep, what: str) -> None:
         """Stops the run, or counts the step as skipped."""
@@ -252,7 +231,7 @@ class Trainer:
     def _evaluate(self, epoch: float) -> bool:
         """Evaluates; returns whether the model is the best so far. Sets `stopped_early` when patience is at its end."""
         generators = states.rng_state(self.device)
-        with self.monitor.pause():
+        with self.monitor.pause("evaluating"):
             metrics = self.evaluate(self.step.model) if self.evaluate else {}
         states.set_rng_state(generators, self.device)
         self.step.train()
@@ -264,6 +243,7 @@ class Trainer:
         if math.isfinite(score) and (state.best_score is None or score > state.best_score):
             state.best_step, state.best_score, state.best_metrics = state.step, score, state.metrics
             state.bad_evaluations = 0
+            self.monitor.best(state.step, score)
             return True
         state.bad_evaluations += 1
         patience = self.config.early_stopping_patience
@@ -286,12 +266,6 @@ class Trainer:
             raise RunError(f"metric_for_best_model: {wanted}: the evaluation gives no such metric (it gives: {have})")
         return _or_zero(metrics[task][name])
 
-    def _results(self) -> dict[str, float]:
-        state = self.state
-        if state.step < self.total and not state.stopped_early:
-            return {}
-        return {f"eval/{task}/{name}": value for task, found in state.metrics.items() for name, value in found.items()}
-
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
@@ -303,7 +277,7 @@ class Trainer:
             torch.distributed.all_gather_object(generators, states.rng_state(self.device))
         failure: list[str | None] = [None]
         if self.main:
-            with self.monitor.pause():
+            with self.monitor.pause("saving"):
                 try:
                     self._write(generators)
                 except RunError as error:

@@ -137,6 +137,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
         (["train", "--task_def", "glue", "--data_dir", "nowhere", "--perturb", "rapt", "--perturb.eta", "-1"], 2),
         (["check", "--task_def", "glue", "--data_dir", "nowhere"], 2),
         (["evaluate", "nowhere"], 2),
+        (["status", "nowhere"], 2),
     ],
 )
 def test_help_and_faults_answer_within_a_second(argv: list[str], code: int):

@@ -22,6 +22,7 @@ from torch.nn import functional
 from mtrobust.config import TrainConfig
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.perturb.passes import Choice
+from mtrobust.perturb.spread import spread
 from mtrobust.tasks.base import Batch
 from mtrobust.training.engine import make_accelerator
 from mtrobust.training.trainer import Trainer
@@ -88,6 +89,7 @@ class Step(nn.Module):
         terms = {"task": task / (norms["labels"] or 1.0), "fake/change": change / norms["items"]}
         loss = self.hook(batch, terms["task"] + 0.5 * terms["fake/change"])
         stats = {"fake/delta_norm": self.noise * noise.norm(), "fake/site": drawn(batch.step)}
+        stats["fake/delta_norm_by_token"] = spread(self.noise * noise.norm(dim=-1), mask.squeeze(-1))
         return Output(loss, {k: v.detach() for k, v in terms.items()}, stats)
 
     def _above(self, hidden: Tensor, mask: Tensor, task: str) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (imported before forking)
 
 from mtrobust.training import checkpoint as disk
+from tests.training.board import read
 from tests.training.fake import trainer, weights
 
 SETTINGS = {"logging_steps": 4, "eval_steps": 7, "save_steps": 3, "num_train_epochs": 3, "save_total_limit": 1}
@@ -68,6 +69,12 @@ def attempt(run: Path, resume: bool, patience: float | None) -> tuple[bool, str]
     return os.WIFEXITED(status), events.decode()
 
 
+def logged(run: Path) -> dict[str, list[int]]:
+    """The steps of every tag that TensorBoard reads."""
+    board = read(run)
+    return {tag: [event.step for event in board.Tensors(tag)] for tag in board.Tags()["tensors"]}
+
+
 def main() -> None:
     """Interrupts runs until there were enough kills."""
     folder, rng, report = Path(sys.argv[1]), random.Random(4), {"kills": 0, "inside_a_write": 0, "runs": 0}
@@ -91,6 +98,8 @@ def main() -> None:
         different += [f"{run.name}: {name}" for name in expected if not torch.equal(got[name], expected[name])]
         if (run / "metrics.jsonl").read_bytes() != (reference / "metrics.jsonl").read_bytes():
             different.append(f"{run.name}: metrics.jsonl")
+        if logged(run) != logged(reference):
+            different.append(f"{run.name}: tensorboard")
     print(json.dumps(report | {"different": different}))
 
 

@@ -64,7 +64,7 @@ def test_the_run_folder_is_whole(finished):
     run = config.output_dir
     names = {path.name for path in run.iterdir()}
     assert names == {
-        *("config.yml", "task_def.yml", "metrics.jsonl", "all_results.json"),
+        *("config.yml", "task_def.yml", "metrics.jsonl", "status.json", "all_results.json"),
         *("checkpoints", "model", "tensorboard", "predictions"),
     }
     assert json.loads((run / "all_results.json").read_text(encoding="utf-8")) == results
