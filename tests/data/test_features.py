@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,25 +208,27 @@ def anonymous_mib() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_hardly_grows_with_the_rows(tmp_path: Path, bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200,000 features from the cache in under a second and for 16 bytes each."""
+    """200,000 features come from the cache, made once, for 16 bytes each."""
     write_pairs(tmp_path, 1000)
     rows = read_rows(PAIR, tmp_path / "nli" / "train.jsonl")
     ready = PAIR.type.featurize(rows, bert, 16, True)
     copies = [{**feature, "row": 0} for feature in ready] * 200
-    monkeypatch.setattr(type(PAIR.type), "featurize", lambda self, *_: list(copies))
+    calls: list[int] = []
+    monkeypatch.setattr(type(PAIR.type), "featurize", lambda self, *_: calls.append(1) or list(copies))
     load_features(PAIR, "train", tmp_path, bert, 16, tmp_path, training=True)
-    before, start = anonymous_mib(), time.perf_counter()
+    before, made_before = anonymous_mib(), len(calls)
     made = load_features(PAIR, "train", tmp_path, bert, 16, tmp_path, training=True)
-    seconds = time.perf_counter() - start
     for i in range(0, len(made), 97):
         made.row(i)
-    assert len(made) == 200_000 and seconds < 1.0
+    assert len(made) == 200_000 and len(calls) == made_before > 0
     assert anonymous_mib() - before < 10
 
 
 @pytest.mark.slow
-def test_sst2_starts_in_a_moment(real_data: Path, real_model: Path, tmp_path: Path) -> None:
-    """67,349 real rows: the second start is well under a second."""
+def test_sst2_is_tokenised_once(
+    real_data: Path, real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """67,349 real rows: the second start reads the cache alone."""
     task, tokenizer = load_task_defs(["glue"])["sst2"], tokenizer_of(real_model)
     (tmp_path / "sst2").mkdir()
     with (
@@ -239,9 +240,8 @@ def test_sst2_starts_in_a_moment(real_data: Path, real_model: Path, tmp_path: Pa
             if i:
                 out.write(f"{i}\t{label}\t{text}\n")
     first = load_features(task, "train", tmp_path, tokenizer, 128, tmp_path, training=True)
-    start = time.perf_counter()
+    monkeypatch.setattr(type(task.type), "featurize", None)
     second = load_features(task, "train", tmp_path, tokenizer, 128, tmp_path, training=True)
-    assert time.perf_counter() - start < 1.0
     assert len(second) == len(first) == 67349
     labels = [int(second.row(i)["labels"]) for i in range(len(second))]
     assert sum(labels) == 37569

@@ -245,14 +245,12 @@ def test_fewer_rows_than_ranks_leave_ghosts():
     assert all(share[0].rows.tolist() == [0] for share in micro)
 
 
-def test_a_million_rows_are_planned_quickly():
-    import time
-
+def test_a_plan_of_a_million_rows_has_none_twice():
     lengths = np.random.default_rng(0).integers(8, 128, size=1_000_000).astype(np.int32)
-    start = time.perf_counter()
-    MultiTaskSampler({"a": TaskRows(lengths, 32)}).at(0)
-    fixed = time.perf_counter() - start
-    start = time.perf_counter()
-    MultiTaskSampler({"a": TaskRows(lengths, 32)}, max_tokens=4096, num_epochs=1).at(0)
-    tokens = time.perf_counter() - start
-    assert fixed < 3 and tokens < 6, (fixed, tokens)
+    for options in ({}, {"max_tokens": 4096, "num_epochs": 1}):
+        sampler = MultiTaskSampler({"a": TaskRows(lengths, 32)}, **options)
+        seen = np.zeros(len(lengths), dtype=np.int8)
+        steps = sampler.steps_in_epoch(0)
+        for number in range(0, steps, 50):  # rows of some steps: none twice
+            seen[sampler.at(number).rows] += 1
+        assert seen.max() == 1 and seen.sum() >= steps // 50
