@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import itself and what stands before it.
 ORDER = [
     *("errors", "registry", "clock", "yaml_file", "config", "config_values"),
-    *("tasks", "data", "models", "perturb", "config_parse", "evaluation", "training", "analysis"),
+    *("tasks", "data", "models", "perturb", "config_parse", "evaluation", "training", "analysis", "api"),
     *("commands", "cli", "__main__"),
 ]
 RANK = {room: rank for rank, room in enumerate(ORDER)}
