@@ -20,5 +20,6 @@ if [ "${1:-build}" = build ] && [ -d "$out" ] && [ ! -e "$out/sitemap.xml" ] && 
     exit 2
 fi
 python=$("$root/scripts/install.sh" docs | tail -n 1)
+export NO_MKDOCS_2_WARNING=1 # an advertisement of other tools
 "$python" -m mkdocs "${command[@]}" --config-file "$root/docs/site/mkdocs.yml"
 [ "${1:-build}" = serve ] || echo "$out/index.html"

@@ -9,7 +9,7 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,10 +33,11 @@ NOTE = "*Made of the code of this version.*"
 
 
 def plain(text: str) -> str:
-    """A text that may hold signs of Markdown and HTML, as itself; what stands in backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    """A text that may hold signs of Markdown and HTML, as itself; flags and what stands in backticks are code."""
+    parts = re.split(r"(`[^`]*`|(?<![\w-])--[a-z][\w.]*)", " ".join(text.split()))
+    code = lambda part: part if part.startswith("`") else f"`{part}`"  # noqa: E731
     escape = lambda part: re.sub(r"([*_\[\]|])", r"\\\1", html.escape(part, quote=False))  # noqa: E731
-    return "".join(part if part.startswith("`") else escape(part) for part in parts)
+    return "".join(code(part) if number % 2 else escape(part) for number, part in enumerate(parts))
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -46,10 +47,15 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
-def fields(model: Any, skip: Iterable[str] = ()) -> str:
-    """The fields of a typed model: name, what is allowed, default, meaning."""
+def fields(model: Any, skip: Iterable[str] = (), follows: Mapping[str, str] = {}) -> str:  # noqa: B006 (read only)
+    """The fields of a typed model: name, what is allowed, default, meaning. follows: defaults that other keys give."""
     rows = [
-        (f"`{name}`", plain(allowed(field)), f"`{default_text(field)}`", plain(field.description or ""))
+        (
+            f"`{name}`",
+            plain(allowed(field)),
+            follows.get(name, f"`{default_text(field)}`"),
+            plain(field.description or ""),
+        )
         for name, field in model.model_fields.items()
         if name not in set(skip)
     ]
@@ -63,9 +69,9 @@ def parser_of(*words: str) -> argparse.ArgumentParser | str:
     """The parser that a command's `--help` prints, or, where it has none, the text."""
     seen: list[argparse.ArgumentParser] = []
     out = io.StringIO()
-    with mock.patch.object(Parser, "print_help", lambda self, file=None: seen.append(self)):
-        with contextlib.redirect_stdout(out):
-            main([*words, "--help"])
+    keep = mock.patch.object(Parser, "print_help", lambda self, file=None: seen.append(self))
+    with keep, contextlib.redirect_stdout(out):
+        main([*words, "--help"])
     return seen[0] if seen else out.getvalue()
 
 
@@ -96,7 +102,8 @@ def _with_inner(name: str, parser: argparse.ArgumentParser | str) -> dict[str, a
 def commands() -> str:
     """The command reference."""
     parts = ["# Commands", NOTE, "", "```", "mtrobust COMMAND --help", "```"]
-    parts.append(table(("command", ""), ((f"[`{name}`](#{name})", plain(text)) for name, (_, text) in COMMANDS.items())))
+    rows = [(f"[`{name}`](#{name})", plain(text)) for name, (_, text) in COMMANDS.items()]
+    parts.append(table(("command", ""), rows))
     done: set[str] = set()
     for name, parser in parsers().items():
         command = name.split()[0]
@@ -117,7 +124,8 @@ def _parser(parser: argparse.ArgumentParser) -> str:
         if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
             continue
         formatter = parser._get_formatter()
-        value = "" if action.nargs == 0 else formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+        metavar = formatter._get_default_metavar_for_optional(action)
+        value = "" if action.nargs == 0 else formatter._format_args(action, metavar)
         called = ", ".join(action.option_strings) or str(action.metavar or action.dest)
         flag = f"`{called} {value}`" if value and action.option_strings else f"`{called}`"
         needed = "**needed.** " if action.required and action.option_strings else ""
@@ -166,13 +174,15 @@ def task_definitions() -> str:
         (f"`{name}`", plain(kind.summary), names(kind.data_formats), names(kind.metrics))
         for name, kind in TASK_TYPES.items()
     ]
+    metrics = [(f"`{name}`", f"`{metric.key}`" if metric.key else "") for name, metric in METRICS.items()]
+    follows = {"n_class": "from `labels`; 1 for numbers", "metric_meta": "the type's first"}
     shipped = [(f"`{name}`", names(load_task_defs([path], use=[]))) for name, path in shipped_task_defs().items()]
     return "\n".join([
-        "# Task definitions", NOTE, "", "[Tasks and rows](../tasks.md) explains them; `mtrobust tasks` prints this page.",
-        "\n## Task types", table(("`task_type`", "", "`data_format`", "`metric_meta`, the first is the default"), types),
-        "\n## Keys of a task", fields(TaskDef, ["name"]),
+        "# Task definitions", NOTE, "", "[Tasks and rows](../tasks.md) explains them; `mtrobust tasks` prints them.",
+        "\n## Task types", table(("`task_type`", "", "`data_format`", "`metric_meta`, the default first"), types),
+        "\n## Keys of a task", fields(TaskDef, ["name"], follows),
         "\n## Keys of an evaluation set", "Under `eval_sets: {NAME: …}`.", fields(EvalSet),
-        "\n## Metrics", table(("name", "key in results"), ((f"`{n}`", f"`{m.key}`" if m.key else "") for n, m in METRICS.items())),
+        "\n## Metrics", table(("name", "key in results"), metrics),
         "\n## Definitions that come with the package", table(("`--task_def`", "tasks"), shipped),
     ])  # fmt: skip
 
@@ -185,7 +195,8 @@ def methods() -> str:
              table(("method", "", "source"), rows)]  # fmt: skip
     for name, method in METHODS.items():
         shown = fields(method.Options) if method.Options.model_fields else "\nIt has no options.\n"
-        parts.append(f"\n## {name} {{ #{name} }}\n\n{plain(method.summary)}. [Formulas](../methods.md#{anchor(name)})\n{shown}")
+        link = f"[Formulas](../methods.md#{anchor(name)})"
+        parts.append(f"\n## {name} {{ #{name} }}\n\n{plain(method.summary)}. {link}\n{shown}")
     return "\n".join(parts)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,14 +43,17 @@ NOT_RUN = {
 CODE_NOT_RUN = {"docs/attack.md": "for TextAttack's own environment"}
 # What keeps a command short; the last value of a flag counts.
 SHORT: dict[str, tuple[str, ...]] = {
-    "train": ("--max_steps", "2", "--max_train_samples", "8", "--max_eval_samples", "4", "--use_cpu", "--progress", "off"),
+    "train": (
+        *("--max_steps", "2", "--max_train_samples", "8", "--max_eval_samples", "4"),
+        *("--use_cpu", "--progress", "off"),
+    ),
     "prep sample": ("--train_rows", "20", "--eval_rows", "6"),
     "attack": ("--examples", "2", "--use_cpu", "--progress", "off"),
     "evaluate": ("--use_cpu",),
     "predict": ("--use_cpu",),
     "export": ("--use_cpu",),
     "embed": ("--use_cpu",),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -131,19 +135,20 @@ def write_base(folder: Path) -> Path:
         _do("train", "--task_def", "glue,textcls", "--data_dir", "data", "--train_tasks", "mrpc,mr",
             "--model_name_or_path", "MODEL", "--output_dir", "base", *SHORT["train"])  # fmt: skip
         _do("export", "base", "--task", "mr", "--out", "mr-model")
-        attacked = {"id": "neg-0", "success": None, "field": "text", "adversarial": None}
-        row = json_row(folder / "data/mr/train.jsonl")
-        (folder / "attack.jsonl").write_text(_line({**attacked, **row}), encoding="utf-8")
+    with (folder / "data/mr/train.jsonl").open(encoding="utf-8") as file:
+        row = json.loads(next(file))
+    attacked = row | {"success": True, "field": "text", "adversarial": f"{row['text']} indeed"}
+    (folder / "attack.jsonl").write_text(json.dumps(attacked) + "\n", encoding="utf-8")
     return folder
 
 
 def write_language_model(folder: Path) -> None:
-    """A tiny BERT with its masked-language-model head."""
+    """A tiny BERT of six layers with its masked-language-model head."""
     from transformers import AutoConfig, AutoModelForMaskedLM
 
     from tests.tiny import write_tiny_model
 
-    write_tiny_model("bert", folder)
+    write_tiny_model("bert", folder, num_hidden_layers=6)
     AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
 
 
@@ -160,20 +165,6 @@ def write_world(base: Path, document: str, folder: Path) -> None:
     if document in WRITTEN:
         text = next(block.text for block in blocks(document) if block.kind == "yaml")
         (folder / WRITTEN[document]).write_text(text, encoding="utf-8")
-
-
-def json_row(path: Path) -> dict[str, object]:
-    """The first row of a file."""
-    import json
-
-    with path.open(encoding="utf-8") as file:
-        return dict(json.loads(next(file)))
-
-
-def _line(row: dict[str, object]) -> str:
-    import json
-
-    return json.dumps(row) + "\n"
 
 
 def _do(*words: str) -> None:

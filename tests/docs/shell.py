@@ -91,5 +91,6 @@ def _read(document: str, log: str, folder: Path) -> list[Command]:
 
 def inline(document: str) -> list[str]:
     """What stands in backticks within the text of a document and begins with `mtrobust `."""
-    text = re.sub(r"^ *```.*?^ *```$", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
     return [" ".join(code.split()) for code in re.findall(r"`(mtrobust [^`]+)`", text)]

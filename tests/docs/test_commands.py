@@ -1,4 +1,4 @@
-"""Every command of the documents: those of guides are run, in order, on tiny data; those of measurements are read whole,
+"""Every command of the documents: those of guides are run, in order, on tiny data; those of measurements are read,
 flags and values, by the command's own parser. Commands with a typing error fail either way."""
 
 from __future__ import annotations
