@@ -108,7 +108,7 @@ def _check(model: Any) -> None:
     if problem not in (None, "regression" if outputs == 1 else "single_label_classification"):
         raise UserError(f"model: {kind}: problem_type {problem} with {outputs} outputs is not supported (supported: "
                         "single_label_classification, or regression with one output)")  # fmt: skip
-    if model.is_gradient_checkpointing:
+    if model.is_activation_checkpointing:
         raise UserError(f"model: {kind}: gradient checkpointing is on, which is not supported here; mtrobust.train has "
                         "gradient_checkpointing")  # fmt: skip
 

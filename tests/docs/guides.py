@@ -40,6 +40,7 @@ NOT_RUN = {
     "mtrobust prep glue --hub": "needs a hub; the rows are there",
     "mtrobust prep glue_check": "wants the sizes of the official test sets",
 }
+PIECES_OF_PYTHON = {"README.md": 1, "docs/tutorial.md": 1, "docs/python.md": 3}  # at least
 CODE_NOT_RUN = {"docs/attack.md": "for TextAttack's own environment"}
 # What keeps a command short; the last value of a flag counts.
 SHORT: dict[str, tuple[str, ...]] = {
