@@ -115,7 +115,6 @@ def _check(model: Any) -> None:
 
 def _task(model: PreTrainedModel) -> TaskDef:
     """The task that the model's configuration describes."""
-    outputs, shape = model.config.num_labels, "PremiseAndOneHypothesis"
-    if outputs == 1:
-        return TaskDef(name=_TASK, task_type="Regression", data_format=shape)
-    return TaskDef(name=_TASK, task_type="Classification", data_format=shape, n_class=outputs)
+    outputs = model.config.num_labels
+    kind = {"task_type": "Classification", "n_class": outputs} if outputs > 1 else {"task_type": "Regression"}
+    return TaskDef.model_validate({"name": _TASK, "data_format": "PremiseAndOneHypothesis", **kind})
