@@ -236,6 +236,12 @@ GENERATED: dict[str, Callable[[], str]] = {
     "changelog.md": lambda: root_page("CHANGELOG.md"),
 }
 
+STYLE = """/* room for lines of 120 characters; flags in tables are not broken */
+.md-grid { max-width: 76rem; }
+.md-typeset pre > code { font-size: 0.68rem; }
+.md-typeset table:not([class]) td:first-child code { white-space: nowrap; }
+"""
+
 
 # --- the hook ---------------------------------------------------------------------------------------------------------
 
@@ -264,6 +270,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path, make in GENERATED.items():
         files.append(File.generated(config, path, content=make()))
+    files.append(File.generated(config, "assets/site.css", content=STYLE))
     return files
 
 
