@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import html
+import importlib
 import inspect
 import io
 import re
@@ -75,27 +76,23 @@ def parser_of(*words: str) -> argparse.ArgumentParser | str:
     return seen[0] if seen else out.getvalue()
 
 
+# Commands that are several: how one of them is called, and where their names are.
+INNER: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
+    "prep": ("prep", prep.commands),
+    "attack": ("attack --attack", lambda: ATTACKS),
+    "analyze": ("analyze", lambda: importlib.import_module("mtrobust.analysis").ANALYSES),
+}
+
+
 def parsers() -> dict[str, argparse.ArgumentParser | str]:
     """By what one types: every command, and those inside a command (`prep glue`)."""
     found: dict[str, argparse.ArgumentParser | str] = {}
     for name in COMMANDS:
-        if name == "prep":
-            found |= {f"prep {kind}": parser_of("prep", kind) for kind in prep.commands()}
-        elif name == "attack":
-            found |= {f"attack --attack {kind}": parser_of("attack", "--attack", kind) for kind in ATTACKS}
+        if name in INNER:
+            call, names = INNER[name]
+            found |= {f"{call} {inner}": parser_of(*call.split(), inner) for inner in names()}
         else:
-            found |= _with_inner(name, parser_of(name))
-    return found
-
-
-def _with_inner(name: str, parser: argparse.ArgumentParser | str) -> dict[str, argparse.ArgumentParser | str]:
-    """A parser and, by their own names, those of its subcommands."""
-    found = {name: parser}
-    if isinstance(parser, argparse.ArgumentParser):
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for inner, choice in action.choices.items():
-                    found |= _with_inner(f"{name} {inner}", choice)
+            found[name] = parser_of(name)
     return found
 
 
@@ -121,7 +118,7 @@ def _parser(parser: argparse.ArgumentParser) -> str:
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     rows = []
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
             continue
         formatter = parser._get_formatter()
         metavar = formatter._get_default_metavar_for_optional(action)

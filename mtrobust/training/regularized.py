@@ -115,6 +115,6 @@ def _check(model: Any) -> None:
 
 def _task(model: PreTrainedModel) -> TaskDef:
     """The task that the model's configuration describes."""
-    outputs = model.config.num_labels
+    outputs = int(model.config.num_labels or 1)
     kind = {"task_type": "Classification", "n_class": outputs} if outputs > 1 else {"task_type": "Regression"}
     return TaskDef.model_validate({"name": _TASK, "data_format": "PremiseAndOneHypothesis", **kind})

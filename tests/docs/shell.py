@@ -70,7 +70,9 @@ def recorded(document: str, shell: list[tuple[int, str]], folder: Path) -> list[
     done = subprocess.run(
         ["/bin/bash", "-eu", str(folder / "all.sh")], cwd=folder, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, f"{document}: {done.stderr}"
+    assert done.returncode == 0, (
+        f"{document}: {done.stderr}(a fenced block without a language is shell; output is `text`)"
+    )
     return _read(document, log.read_text(encoding="utf-8"), folder)
 
 

@@ -123,6 +123,8 @@ def test_the_command_reference_has_every_command_and_flag():
 
     text, found = pages().commands(), pages().parsers()
     assert {name.split()[0] for name in found} == set(COMMANDS)
+    for call, names in (inner for name, inner in pages().INNER.items() if name in COMMANDS):
+        assert {f"{call} {name}" for name in names()} <= set(found)
     for name, parser in found.items():
         assert not isinstance(parser, str), f"{name}: prints no parser's help"
         for action in parser._actions:
