@@ -117,7 +117,7 @@ def test_the_first_commands_are_the_same_everywhere():
 
 def test_the_quickstart_page_types_what_its_script_does():
     script = (ROOT / "scripts/quickstart.sh").read_text(encoding="utf-8")
-    page = " ".join(block.text for block in blocks("docs/quickstart.md") if block.kind == "shell").replace("\\\n", " ")
+    page = "".join(block.text for block in blocks("docs/quickstart.md") if block.kind == "shell").replace("\\\n", " ")
     trained = [line for line in page.split("\n") if line.startswith("mtrobust train")]
     assert len(trained) == 2
     for line in trained:
