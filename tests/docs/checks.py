@@ -59,7 +59,7 @@ def mtrobust_faults(words: Sequence[str]) -> list[str]:
     try:
         with mock.patch.object(Parser, "parse", stop):
             _dispatch(list(words))
-    except _Parsed:
+    except (_Parsed, SystemExit):  # the latter after --help
         return []
     except UserError as error:
         return error.faults

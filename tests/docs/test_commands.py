@@ -115,6 +115,20 @@ def test_the_first_commands_are_the_same_everywhere():
     assert blocks("docs/index.md")[0].text == first.text.split("\n")[0] + "\n"
 
 
+def test_the_table_for_who_comes_from_run_glue_names_flags_that_exist():
+    from mtrobust.config import TrainConfig
+
+    parsers = [parser for parser in guides.pages().parsers().values() if not isinstance(parser, str)]
+    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    text = (ROOT / "docs/from_run_glue.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \| (.*) \|$", text, flags=re.MULTILINE)
+    assert len(rows) > 30
+    for theirs, ours in rows:
+        assert set(re.findall(r"(?<![\w-])--[a-z]\w*", ours)) <= known, ours
+        if ours.startswith("the same") and "--" in theirs:
+            assert set(re.findall(r"--(\w+)", theirs)) <= set(TrainConfig.model_fields), theirs
+
+
 def test_the_quickstart_page_types_what_its_script_does():
     script = (ROOT / "scripts/quickstart.sh").read_text(encoding="utf-8")
     page = "".join(block.text for block in blocks("docs/quickstart.md") if block.kind == "shell").replace("\\\n", " ")
