@@ -126,8 +126,7 @@ def _parser(parser: argparse.ArgumentParser) -> str:
         called = ", ".join(action.option_strings) or str(action.metavar or action.dest)
         flag = f"`{called} {value}`" if value and action.option_strings else f"`{called}`"
         needed = "**needed.** " if action.required and action.option_strings else ""
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            rows.append((flag, needed + plain(formatter._expand_help(action)) if action.help else needed))
+        rows.append((flag, needed + plain(formatter._expand_help(action) if action.help else "")))
     text = [f"```text\n{usage}\n```\n"]
     text += [plain_lines(part) for part in (parser.description,) if part]
     if rows:
@@ -299,13 +298,14 @@ def contents(nav: list[Any], folder: Path) -> str:
 
 
 def spaced(markdown: str) -> str:
-    """A blank line between a paragraph and a list that follows it."""
+    """A blank line between a paragraph and a list that follows it; fenced blocks without a language are shell."""
     lines: list[str] = []
     fenced = False
     item = re.compile(r"\s*([-*]|\d+\.) ")
     for line in markdown.split("\n"):
         if line.lstrip().startswith("```"):
             fenced = not fenced
+            line += "sh" if fenced and line.endswith("```") else ""
         before = lines[-1] if lines else ""
         starts = item.match(line) and before.strip() and not item.match(before) and not before.startswith((" ", "#"))
         if starts and not fenced:

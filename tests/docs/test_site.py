@@ -183,10 +183,10 @@ def test_texts_stay_what_they_are_in_markdown(given: str, expected: str):
     assert pages().plain(given) == expected
 
 
-def test_lists_behind_a_paragraph_get_a_blank_line():
+def test_lists_get_a_blank_line_and_shell_its_language():
     assert pages().spaced("text\n- a\n- b\n  more\n- c") == "text\n\n- a\n- b\n  more\n- c"
-    fenced = "text\n```\na\n- b\n```"
-    assert pages().spaced(fenced) == fenced
+    assert pages().spaced("text\n```text\na\n- b\n```") == "text\n```text\na\n- b\n```"
+    assert pages().spaced("text\n```\na\n- b\n```\n- c") == "text\n```sh\na\n- b\n```\n\n- c"
 
 
 def test_the_script_does_not_write_into_a_folder_that_is_not_its_own(tmp_path: Path):
