@@ -177,6 +177,9 @@ def test_a_loop_of_ones_own_learns(defs: Path, tiny_model_dir, tokenizer):
 
     task = mtrobust.load_task_defs(defs)["mood"]
     model = mtrobust.build_model(str(tiny_model_dir("bert")), {"mood": task})
+    for module in model.modules():  # so few steps learn little through dropout
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     step = mtrobust.build_step(model, {"name": "rapt", "layers": "1-2", "eta": 0.1}, seed=1)
     optimizer = torch.optim.AdamW(step.parameters(), lr=3e-3)
     losses = []
