@@ -162,16 +162,26 @@ def batches(
     through all epochs; noise is drawn anew for each. On an accelerator: `step(batch.to("cuda"))`. All rows are
     tokenised at once and kept in memory.
     """
+    bad = [f"batch_size: {batch_size}: must be an integer >= 1"] if batch_size < 1 else []
+    bad += [] if rows else ["rows: none are given"]
+    if bad:
+        raise UserError(bad)
+    features = task.type.featurize(rows, tokenizer, task.max_len or max_len, training=True)
+    return _batches(task, features, tokenizer, batch_size, epochs, seed)
+
+
+def _batches(
+    task: TaskDef,
+    features: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> Iterator[Batch]:
     import numpy as np
 
     from mtrobust.data.collator import Collator
 
-    bad = [f"{name}: {value}: must be an integer >= 1" for name, value in (("batch_size", batch_size),) if value < 1]
-    if not rows:
-        bad.append("rows: none are given")
-    if bad:
-        raise UserError(bad)
-    features = task.type.featurize(rows, tokenizer, task.max_len or max_len, training=True)
     collate, number = Collator(task, tokenizer.pad_token_id), 0
     for epoch in range(epochs):
         order = np.random.default_rng((seed, epoch)).permutation(len(features))

@@ -151,7 +151,7 @@ def test_batches_have_each_row_once_an_epoch(defs: Path, tokenizer):
 
 def test_misuse_of_batches_is_said(defs: Path, tokenizer):
     task = mtrobust.load_task_defs(defs)["mood"]
-    found = faults(lambda: list(mtrobust.batches(task, [], tokenizer, batch_size=0)))
+    found = faults(mtrobust.batches, task, [], tokenizer, batch_size=0)
     assert found == ["batch_size: 0: must be an integer >= 1", "rows: none are given"]
 
 

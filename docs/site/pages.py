@@ -208,7 +208,7 @@ def python() -> str:
     import mtrobust
     from mtrobust import api
 
-    parts = ["\n## All names"]
+    parts = ["\n## All names", "`Files` is a text or a path; `Methods` is what stands under `perturb` in a recipe."]
     for name in mtrobust.__all__:
         item = getattr(api, name)
         shown = f"{name}{inspect.signature(item)}" if inspect.isfunction(item) else name
