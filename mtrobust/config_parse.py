@@ -131,7 +131,7 @@ def parse_settings(settings: Mapping[str, Any]) -> TrainConfig:
     if values.get("init_from") is not None:  # whose encoder is taken
         missing = [key for key in missing if key != "model_name_or_path"]
     parsed = _read(values, {key: key for key in _FIELDS.keys() | values.keys()}, [])
-    faults = [fault for fault in parsed.faults if fault.split(":")[0] not in [f"--{key}" for key in missing]]
+    faults = [fault for fault in parsed.faults if fault.split(":")[0].removeprefix("--") not in missing]
     faults += [f"{key}: missing: {_FIELDS[key].description}" for key in missing]
     if faults or parsed.config is None:
         raise UserError(faults)
