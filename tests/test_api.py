@@ -61,7 +61,7 @@ def test_all_faults_of_settings_come_at_once(tmp_path: Path):
         "data_dir", "model_name_or_path", "output_dir",
     }  # fmt: skip
     assert not any(line.startswith("--") or "give the flag" in line for line in found)
-    assert sum("data_dir" in line for line in faults(mtrobust.train, **given, data_dir=None)) == 1
+    assert sum(line.startswith("data_dir:") for line in faults(mtrobust.train, **given, data_dir=None)) == 1
 
 
 def test_settings_are_those_of_a_recipe(tmp_path: Path):
