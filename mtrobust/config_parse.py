@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import ValidationError
@@ -119,12 +120,40 @@ def parse_train(argv: list[str]) -> Parsed:
         sources = {key: f"{recipe}: {key}" for key in values}
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
+    parsed = _read(values, sources, given.perturb, recipe_failed=recipe is not None and not sources)
+    return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
+
+
+def parse_settings(settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run from settings as a recipe has them. Raises `UserError` with every fault."""
+    values = {key: _plain(value) for key, value in settings.items()}
+    missing = [key for key, field in _FIELDS.items() if field.is_required() and values.get(key) is None]
+    if values.get("init_from") is not None:  # whose encoder is taken
+        missing = [key for key in missing if key != "model_name_or_path"]
+    parsed = _read(values, {key: key for key in _FIELDS.keys() | values.keys()}, [])
+    faults = [fault for fault in parsed.faults if fault.split(":")[0].removeprefix("--") not in missing]
+    faults += [f"{key}: missing: {_FIELDS[key].description}" for key in missing]
+    if faults or parsed.config is None:
+        raise UserError(faults)
+    return parsed.config
+
+
+def _plain(value: Any) -> Any:
+    """Paths inside lists, and tuples, as YAML would give them."""
+    if isinstance(value, list | tuple):
+        return [str(item) if isinstance(item, Path) else item for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read(
+    values: dict[str, Any], sources: dict[str, str], flags: list[tuple[str, str]], recipe_failed: bool = False
+) -> Parsed:
+    """Checks merged values; those of `perturb` with its flags."""
     for key, value in list(values.items()):
         values[key] = _as_field(key, value)
-    specs, perturb_faults = read_perturb(values.get("perturb"), given.perturb, sources.get("perturb", "--perturb"))
-    faults += perturb_faults
+    specs, faults = read_perturb(values.get("perturb"), flags, sources.get("perturb", "--perturb"))
     values["perturb"] = specs
-    parsed = _validate(values, sources, recipe_failed=recipe is not None and not sources)
+    parsed = _validate(values, sources, recipe_failed)
     return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import itself and what stands before it.
 ORDER = [
     *("errors", "registry", "clock", "yaml_file", "config", "config_values"),
-    *("tasks", "data", "models", "perturb", "config_parse", "evaluation", "training", "analysis"),
+    *("tasks", "data", "models", "perturb", "config_parse", "evaluation", "training", "analysis", "api"),
     *("commands", "cli", "__main__"),
 ]
 RANK = {room: rank for rank, room in enumerate(ORDER)}
@@ -54,6 +54,8 @@ def test_a_room_imports_only_what_stands_before_it(path: Path):
         if parts[0] != "mtrobust" or len(parts) == 1 or parts[1] not in RANK:
             continue
         other = parts[1]
+        if (room, other) == ("__init__", "api"):  # for type checkers; `LIGHT` shows that nothing is loaded
+            continue
         assert other == room or RANK[other] < rank, f"{path.relative_to(ROOT)}:{line}: {room} may not import {other}"
 
 
@@ -79,6 +81,9 @@ def fresh_interpreter(script: str) -> str:
 
 
 LIGHT = [
+    "import mtrobust",
+    "from mtrobust import *",
+    "from mtrobust import load_task_defs, read_rows; read_rows(load_task_defs('glue')['cola'], [{'text': 'A cat.'}])",
     "import mtrobust.cli",
     "import mtrobust.config",
     "import mtrobust.tasks",

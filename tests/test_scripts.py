@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "script",
-    ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh", "test.sh"],
+    [
+        *("quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh"),
+        *("test.sh", "docs.sh"),
+    ],
 )
 def test_scripts_print_their_help_without_doing_anything(script: str):
     command = ["bash", str(ROOT / "scripts" / script), "--help"]

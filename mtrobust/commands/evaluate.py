@@ -63,16 +63,7 @@ def run(argv: list[str]) -> int:
         for name, task in opened.select(args.tasks).items()
     }
     pairs = chosen_sets(tasks, data_dir, args.eval_sets) if args.eval_sets else []
-    evaluator = Evaluator(
-        opened.model,
-        tasks,
-        data_dir,
-        opened.tokenizer,
-        cache_dir=config.cache_dir if same_data else None,
-        max_len=config.max_seq_length,
-        batch_size=args.batch_size or config.per_device_eval_batch_size,
-        bf16=config.bf16 if args.bf16 is None else args.bf16,
-    )
+    evaluator = Evaluator.of_run(opened, tasks, args.data_dir, args.batch_size, args.bf16)
     split = args.split or ("" if args.eval_sets else "dev")
     sets = SetEvaluator(evaluator, pairs)
     sets.prepare()

@@ -10,7 +10,8 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -50,7 +51,8 @@ class Faults:
         """Notes one fault; an empty `place` means the file as a whole."""
         self.count += 1
         if len(self.lines) < SHOWN_FAULTS:
-            self.lines.append(f"{self.path}:{place}: {message}" if place else f"{self.path}: {message}")
+            colon = ":" if place and not place.startswith("[") else ""
+            self.lines.append(f"{self.path}{colon}{place}: {message}")
 
     def raise_if_any(self) -> None:
         """Raises `UserError` with the collected lines and the total."""
@@ -75,10 +77,31 @@ def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
     All rows are looked at before `UserError` is raised: a consumer may get rows of a file that turns out to be bad,
     and must not keep what it made of them. After the first fault no more rows come.
     """
-    kind, faults, count = task.type, Faults(path), 0
+    faults = Faults(path)
+    yield from _checked(task, _records(task, path, faults), faults)
+
+
+def parse_rows(task: TaskDef, raws: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows given as mappings, as a JSON Lines file has them, checked as `read_rows` does; messages name `rows[3]`.
+
+    A row without an id is called after its place.
+    """
+    faults = Faults(Path("rows"))
+    return list(_checked(task, map(_given, count(), raws), faults))
+
+
+def _given(number: int, raw: Any) -> Record:
+    if not isinstance(raw, Mapping):
+        return Record(f"[{number}]", None, f"row: must be a mapping of fields, not {type(raw).__name__}")
+    return Record(f"[{number}]", {**raw, "id": number if raw.get("id") is None else raw["id"]})
+
+
+def _checked(task: TaskDef, records: Iterable[Record], faults: Faults) -> Iterator[dict[str, Any]]:
+    """The rows of records, see `iter_rows`."""
+    kind, seen = task.type, 0
     first_place: dict[str, str] = {}
-    for record in _records(task, path, faults):
-        count += 1
+    for record in records:
+        seen += 1
         if record.raw is None:
             faults.add(record.place, record.fault)
             continue
@@ -94,7 +117,7 @@ def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
             faults.add(record.place, f"id: '{row['id']}': used before, at {earlier}")
         elif not faults.count:
             yield row
-    if not count and not faults.count:
+    if not seen and not faults.count:
         faults.add("", "has no rows")
     faults.raise_if_any()
 

@@ -27,6 +27,7 @@ from mtrobust.registry import suggestion
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mtrobust.evaluation.run_folder import Run
     from mtrobust.models.multitask import MultiTaskModel
     from mtrobust.tasks.base import Prediction
     from mtrobust.tasks.taskdef import TaskDef
@@ -83,6 +84,30 @@ class Evaluator:
         self.device, self.bf16, self.progress = device, bf16, progress
         self.results: dict[tuple[str, str], SplitResult] = {}
         self._data: dict[tuple[str, str], tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+
+    @classmethod
+    def of_run(
+        cls,
+        run: Run,
+        tasks: Mapping[str, TaskDef],
+        data_dir: str | Path | None = None,
+        batch_size: int | None = None,
+        bf16: bool | None = None,
+    ) -> Evaluator:
+        """Evaluates a finished run's model as the run did; data_dir: other rows than the run's, with a cache of their
+        own; batch_size, bf16: other than the run's."""
+        config = run.config
+        folder = Path(data_dir) if data_dir is not None else config.data_dir
+        return cls(
+            run.model,
+            tasks,
+            folder,
+            run.tokenizer,
+            cache_dir=config.cache_dir if folder.resolve() == config.data_dir.resolve() else None,
+            max_len=config.max_seq_length,
+            batch_size=batch_size or config.per_device_eval_batch_size,
+            bf16=config.bf16 if bf16 is None else bf16,
+        )
 
     def evaluate(self, tasks: Iterable[str] | None = None, split: str = "dev") -> dict[str, dict[str, float]]:
         """Metrics in percent by task: `{"mnli": {"acc": 84.1, "mismatched_dev/acc": 84.5}}`.

@@ -136,6 +136,13 @@ class FamilyHead(nn.Module):
             stand_in.out = None  # no graph is kept alive by the head
         return torch.stack((out.start_logits, out.end_logits), dim=-1) if self.kind == "span" else out.logits
 
+    def take_over(self, model: PreTrainedModel) -> None:
+        """Puts the head of a whole model of this class in place of the own one: the same modules and weights, so that
+        what trains one trains the other. The opposite of `full_model`."""
+        own = copy.copy(model)
+        own._modules = {**model._modules, model.base_model_prefix: _Given()}
+        self.model = own
+
     def full_model(self, base: PreTrainedModel) -> PreTrainedModel:
         """The family's class with the real encoder in it; weights are shared with `base` and this head.
 

@@ -1,0 +1,172 @@
+"""Methods around a plain Hugging Face classifier: the model itself trains, with the method's terms in its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mtrobust import UserError, regularize
+
+TEXTS = ["A clear film with a warm heart.", "The cat slept.", "No dog chased every cat near the river.", "It rose."]
+FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2", "albert", "modernbert")
+
+
+def classifier(folder: Path, outputs: int = 3, dropout: bool = False) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=outputs)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and not dropout:
+            module.p = 0.0
+    return model
+
+
+def inputs(folder: Path) -> dict[str, Tensor]:
+    from transformers import AutoTokenizer
+
+    return dict(AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt"))
+
+
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_a_method_it_is_the_model(family: str, tiny_model_dir):
+    folder = tiny_model_dir(family)
+    model, batch = classifier(folder), inputs(folder)
+    model.train()
+    expected = model(**batch, labels=LABELS).loss
+    expected.backward()
+    wanted = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    loss = regularize(model, None).train()(**batch, labels=LABELS).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, weight in model.named_parameters():
+        if name in wanted:
+            assert torch.allclose(weight.grad, wanted[name], atol=1e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_method_adds_its_term_and_reaches_every_weight(family: str, tiny_model_dir):
+    folder = tiny_model_dir(family)
+    model = classifier(folder)
+    wrapped = regularize(model, {"name": "rapt", "layers": "1-2", "alpha": 3}, seed=1).train()
+    out = wrapped(**inputs(folder), labels=LABELS)
+    assert wrapped.terms["rapt/reg"] > 0
+    assert out.loss.item() == pytest.approx(wrapped.terms["task"] + 3 * wrapped.terms["rapt/reg"], rel=1e-5)
+    out.loss.backward()
+    still = [n for n, weight in model.named_parameters() if weight.grad is None and "pooler" not in n]
+    assert still == []
+
+
+def test_evaluation_is_the_models_own(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    model, batch = classifier(folder, dropout=True), inputs(folder)
+    wrapped = regularize(model, "rapt").eval()
+    own = model(**batch, labels=LABELS)
+    found = wrapped(**batch, labels=LABELS)
+    assert torch.equal(found.logits, own.logits) and torch.equal(found.loss, own.loss)
+    assert torch.equal(wrapped.train().eval()(**batch).logits, own.logits)
+
+
+def test_weights_are_listed_once_and_methods_may_have_their_own(tiny_model_dir):
+    model = classifier(tiny_model_dir("bert"))
+    plain, learned = regularize(model, "rapt"), regularize(model, "swep")
+    assert set(plain.state_dict()) == {f"model.{name}" for name in model.state_dict()}
+    assert len(list(plain.parameters())) == len(list(model.parameters()))
+    extra = set(learned.state_dict()) - set(plain.state_dict())
+    assert extra and all(name.startswith("owned.") for name in extra)
+
+
+def test_noise_is_new_in_every_pass_and_follows_from_the_seed(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    model, batch = classifier(folder), inputs(folder)
+
+    def terms(seed: int) -> list[float]:
+        wrapped = regularize(model, {"name": "rapt", "layers": "1"}, seed=seed).train()
+        found = []
+        for _ in range(3):
+            wrapped(**batch, labels=LABELS)
+            found.append(wrapped.terms["rapt/reg"])
+        return found
+
+    first = terms(1)
+    assert len(set(first)) == 3 and terms(1) == pytest.approx(first) and terms(2) != pytest.approx(first)
+
+
+def test_a_row_without_label_takes_part_in_the_regulariser_only(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    model, batch = classifier(folder), inputs(folder)
+    whole, part = (regularize(model, {"name": "rapt", "layers": "1"}, seed=1).train() for _ in range(2))
+    whole(**batch, labels=LABELS)
+    part(**batch, labels=torch.tensor([0, -100, 1, -100]))
+    assert part.terms["rapt/reg"] == pytest.approx(whole.terms["rapt/reg"])
+    kept = {name: value[[0, 2]] for name, value in batch.items()}
+    assert part.terms["task"] == pytest.approx(model.eval()(**kept, labels=LABELS[[0, 2]]).loss.item(), rel=1e-5)
+
+
+def test_one_output_is_a_regression(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    model, batch = classifier(folder, outputs=1), inputs(folder)
+    wrapped = regularize(model, {"name": "rapt", "layers": "1"}).train()
+    numbers = torch.tensor([0.5, float("nan"), 2.0, -1.0])
+    wrapped(**batch, labels=numbers)
+    logits = model.eval()(**batch).logits[:, 0]
+    known = torch.tensor([0, 2, 3])
+    assert wrapped.terms["task"] == pytest.approx((logits - numbers)[known].square().mean().item(), rel=1e-4)
+
+
+def test_other_models_are_refused(tiny_model_dir):
+    from transformers import AutoModel, AutoModelForQuestionAnswering
+
+    folder = tiny_model_dir("bert")
+    with pytest.raises(UserError, match="Linear: must be a Hugging Face model"):
+        regularize(torch.nn.Linear(2, 2), "rapt")  # type: ignore[arg-type]
+    for kind in (AutoModel, AutoModelForQuestionAnswering):
+        with pytest.raises(UserError, match="must be an encoder family's …ForSequenceClassification"):
+            regularize(kind.from_pretrained(folder), "rapt")
+    model = classifier(folder)
+    model.config.problem_type = "multi_label_classification"
+    with pytest.raises(UserError, match="multi_label_classification with 3 outputs is not supported"):
+        regularize(model, "rapt")
+    model = classifier(folder)
+    with pytest.raises(UserError, match="the encoder has 3 layers"):
+        regularize(model, {"name": "rapt", "layers": "4"})
+    model.gradient_checkpointing_enable()
+    with pytest.raises(UserError, match="gradient checkpointing is on"):
+        regularize(model, "rapt")
+
+
+@pytest.mark.slow
+def test_it_trains_under_the_trainer(tiny_model_dir, tmp_path: Path):
+    from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+
+    folder = tiny_model_dir("bert")
+    batch = inputs(folder)
+    rows = [{**{name: value[i] for name, value in batch.items()}, "labels": LABELS[i]} for i in range(4)]
+
+    def trained(model: Any) -> dict[str, Tensor]:
+        arguments = TrainingArguments(
+            str(tmp_path / "out"), max_steps=3, per_device_train_batch_size=2, seed=1, learning_rate=1e-3,
+            report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+        trainer.train()
+        assert trainer.evaluate()["eval_loss"] > 0
+        return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+    plain = trained(classifier(folder))
+    same = trained(regularize(classifier(folder), None))
+    model = classifier(folder)
+    other = trained(regularize(model, {"name": "rapt", "layers": "1-2"}, seed=1))
+    assert all(torch.allclose(same[f"model.{name}"], value, atol=1e-5) for name, value in plain.items())
+    assert any(not torch.allclose(other[f"model.{name}"], value, atol=1e-5) for name, value in plain.items())
+    model.save_pretrained(tmp_path / "plain")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
+    assert torch.equal(loaded.eval()(**batch).logits, model.eval()(**batch).logits)
