@@ -52,7 +52,7 @@ def run(argv: list[str]) -> int:
 
     opened = open_run(args.run, args.use_cpu)
     from mtrobust.evaluation.eval_sets import SetEvaluator, chosen_sets
-    from mtrobust.evaluation.evaluator import Evaluator
+    from mtrobust.evaluation.evaluator import Evaluator, told
     from mtrobust.evaluation.run_folder import update_results
 
     config = opened.config
@@ -72,6 +72,7 @@ def run(argv: list[str]) -> int:
         max_len=config.max_seq_length,
         batch_size=args.batch_size or config.per_device_eval_batch_size,
         bf16=config.bf16 if args.bf16 is None else args.bf16,
+        progress=told(),
     )
     split = args.split or ("" if args.eval_sets else "dev")
     sets = SetEvaluator(evaluator, pairs)

@@ -39,7 +39,7 @@ _HAVE = (
 _WITHOUT = frozenset({"t5"})
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Stands where a model's encoder was and returns what it was given."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def _without_encoder(
     """
     with torch.device("meta"):
         model = cls(config)
-    setattr(model, model.base_model_prefix, _Given())
+    setattr(model, model.base_model_prefix, Given())
     output: Any = model.get_output_embeddings() if table is not None else None
     if output is not None:
         output.weight = nn.Parameter(output.weight[:0])  # never allocated either
@@ -213,7 +213,7 @@ def _without_encoder(
     for tensor in (*model.parameters(), *model.buffers()):
         setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
     for module in model.modules():
-        if not isinstance(module, _Given):
+        if not isinstance(module, Given):
             model._init_weights(module)
     if output is not None:
         output.weight = table
