@@ -64,15 +64,15 @@ class DecoderNet(nn.Module):
         )  # fmt: skip
 
     def before(self, labels: Tensor) -> Tensor:
-        """What the decoder reads to predict `labels` [B, L]: the start token and all labels but the last, with padding in
-        place of `IGNORED`."""
+        """What the decoder reads to predict `labels` [B, L]: the start token and all labels but the last, with padding
+        in place of `IGNORED`."""
         return self.model._shift_right(labels)
 
     def forward(
         self, last: Tensor, pooled: Tensor | None, inputs: dict[str, Tensor], where: Tensor | None = None
     ) -> Tensor:
-        """Logits of the next token at each of `decoder_input_ids` [B, L]: [B, L, V], or with `where`, bool [B, L], those
-        of its n places alone, [n, V]. last: the encoder's states [B, T, H]."""
+        """Logits of the next token at each of `decoder_input_ids` [B, L]: [B, L, V], or with `where`, bool [B, L],
+        those of its n places alone, [n, V]. last: the encoder's states [B, T, H]."""
         states = self.model.decoder(
             input_ids=inputs["decoder_input_ids"],
             encoder_hidden_states=last,
@@ -86,8 +86,8 @@ class DecoderNet(nn.Module):
         return self.model.lm_head(states)
 
     def write(self, last: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The text that the search finds for each row: (ids [B, L] with padding behind the end, the same as labels, with
-        `IGNORED` there)."""
+        """The text that the search finds for each row: (ids [B, L] with padding behind the end, the same as labels,
+        with `IGNORED` there)."""
         found = self.model.generate(encoder_outputs=BaseModelOutput(last_hidden_state=last), attention_mask=mask)
         ids = found[:, 1:]  # without the start token
         ends = torch.tensor(self.model.generation_config.eos_token_id, device=ids.device).reshape(-1)

@@ -111,8 +111,9 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
     with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans),
-    `AutoModelForMaskedLM` or `AutoModelForSeq2SeqLM` and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
-    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
+    `AutoModelForMaskedLM` or `AutoModelForSeq2SeqLM` and gives the same logits. Raises `UserError` for an unknown task,
+    a taken folder, a kind of task or a family without a Hugging Face class; `RunError` when what was written differs or
+    the disk refuses.
     Returns `out`.
     """
     target = Path(out)

@@ -47,6 +47,7 @@ class Given(nn.Module):
         self.out: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """What was put into `out`."""
         return self.out
 
 

@@ -22,7 +22,7 @@ def no_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def errors_only() -> Iterator[None]:
-    """transformers prints a report of weights that are missing, also where these are refused in one line; not inside."""
+    """transformers prints a report of missing weights, also where these are refused in one line; not inside."""
     level = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:

@@ -20,8 +20,8 @@ IGNORED = -100  # as in `heads`, which imports torch
 
 
 def checked_references(raw: dict[str, Any]) -> list[str] | None:
-    """The accepted texts of a row: `targets`, a list, or `answers`, a list or SQuAD's `{"text": [...]}`, each once and in
-    their order; None where neither is given. Raises `RowError`."""
+    """The accepted texts of a row: `targets`, a list, or `answers`, a list or SQuAD's `{"text": [...]}`, each once and
+    in their order; None where neither is given. Raises `RowError`."""
     name = "targets" if raw.get("targets") is not None else "answers"
     value = raw.get(name)
     if isinstance(value, dict):
@@ -63,8 +63,8 @@ class SequenceGeneration(TaskType):
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Checks `text` (or `question` and `context`, of which it is made), `target` and the accepted texts.
 
-        In the result `target` is what is learned, by default the first accepted text, and `targets` are all of these, by
-        default the target alone; both None in a row without.
+        In the result `target` is what is learned, by default the first accepted text, and `targets` are all of these,
+        by default the target alone; both None in a row without.
         """
         if raw.get("text") is None and raw.get("question") is not None:
             question, context = checked_text(raw, "question"), checked_text(raw, "context")
@@ -111,7 +111,8 @@ class SequenceGeneration(TaskType):
         try:
             return GenerationHead(info, task.dropout_p, task.num_beams, task.max_target_len, task.length_penalty)
         except UserError as error:
-            raise UserError([f"{task.name}.task_type: SequenceGeneration: {fault}" for fault in error.faults]) from error
+            place = f"{task.name}.task_type: SequenceGeneration"
+            raise UserError([f"{place}: {fault}" for fault in error.faults]) from error
 
     def detokenized(
         self, outputs: Sequence[dict[str, np.ndarray]], tokenizer: PreTrainedTokenizerBase

@@ -164,8 +164,8 @@ class SpanHead(Head):
 
 
 class TokensHead(Head):
-    """The vocabulary's distribution at some tokens of each row: `logits` [n, V] for the n tokens of the batch that are to
-    be predicted, row by row.
+    """The vocabulary's distribution at some tokens of each row: `logits` [n, V] for the n tokens of the batch that are
+    to be predicted, row by row.
 
     Targets: `labels` int64 [B, T], these tokens' own ids and `IGNORED` at all others.
     """

@@ -2,9 +2,9 @@
 
 A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
 are is said by `reads`: class ids, the score of the positive class, numbers, answer texts (to questions; `text`: to
-anything), or figures of a row's tokens (labels are then their numbers). Undefined values (the correlation with a constant) are NaN; the reporter writes them as
-null and warns. scikit-learn and scipy are imported on the first call only, so that definitions can be checked without
-them.
+anything), or figures of a row's tokens (labels are then their numbers). Undefined values (the correlation with a
+constant) are NaN; the reporter writes them as null and warns. scikit-learn and scipy are imported on the first call
+only, so that definitions can be checked without them.
 """
 
 from __future__ import annotations
@@ -151,8 +151,9 @@ def squad2(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[
 @_metric("Exact", "exact", "text", of_a_row=True)
 def exact_text(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Share of texts that are one of the accepted ones to the letter, but for space around them."""
-    right = [text.strip() in {each.strip() for each in accepted} for accepted, text in zip(labels, predictions, strict=True)]
-    return {"exact": 100.0 * sum(right) / len(labels)}
+    pairs = zip(labels, predictions, strict=True)
+    right = sum(text.strip() in {each.strip() for each in accepted} for accepted, text in pairs)
+    return {"exact": 100.0 * right / len(labels)}
 
 
 @_metric("MaskAcc", "acc", "tokens")

@@ -97,7 +97,7 @@ class TaskDef(StrictModel):
     mlm_probability: float = Field(0.15, gt=0, lt=1, description="masked LM: share of the tokens that are predicted")
     whole_word_masking: bool = Field(False, description="masked LM: all tokens of a word are masked together")
     max_target_len: int = Field(32, ge=2, description="generation: tokens of a target, and most that are written")
-    num_beams: int = Field(1, ge=1, description="generation: width of the beam search; 1: the likeliest token each time")
+    num_beams: int = Field(1, ge=1, description="generation: width of the beam search; 1: the likeliest token wins")
     length_penalty: float = Field(
         1.0, description="generation: beams are compared by log-probability / length^this; 0: by log-probability"
     )

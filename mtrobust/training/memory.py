@@ -19,8 +19,9 @@ Against what autograd saves on the CPU this was within 2 % for BERT and RoBERTa,
 32 to 384 tokens, both precisions; T5 without dropout in bfloat16 keeps up to 1.8 times as much. Masks of accelerators
 are after PyTorch's kernels, not measured.
 
-Not counted: heads (a vocabulary's logits and a decoder among them), the data, libraries, models that a method loads for itself, and
-what is needed for the length of one operation. Where a method draws its layer, the mean over its layers is taken.
+Not counted: heads (a vocabulary's logits and a decoder among them), the data, libraries, models that a method loads for
+itself, and what is needed for the length of one operation. Where a method draws its layer, the mean over its layers is
+taken.
 """
 
 from __future__ import annotations

@@ -123,8 +123,6 @@ def _adafactor(groups: list[dict], config: TrainConfig) -> torch.optim.Optimizer
     """
     from transformers.optimization import Adafactor
 
-    for group in groups:  # it has no rate of its own to start from
-        group.setdefault("lr", config.learning_rate)
     return Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False, warmup_init=False)
 
 

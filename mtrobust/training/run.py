@@ -170,8 +170,8 @@ def _check_labels(rows: Mapping[str, TrainRows], tasks: Mapping[str, TaskDef]) -
         if not part.counts.labelled
     ]
     faults += [
-        f"{name}: {without} of its training rows have no label, without which {tasks[name].task_type} cannot train on a "
-        "row; take them out"
+        f"{name}: {without} of its training rows have no label, without which {tasks[name].task_type} cannot train on "
+        "a row; take them out"
         for name, part in rows.items()
         if tasks[name].type.needs_labels and (without := part.counts.unlabelled + part.counts.left_out)
     ]
