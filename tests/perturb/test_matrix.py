@@ -1,4 +1,4 @@
-"""Method x task type x encoder family x site: every cell on BERT (with a decoder: on T5), pairs on the other families."""
+"""Method x task type x encoder family x site: every cell on BERT (with a decoder: on T5), pairs on the others."""
 
 from __future__ import annotations
 
