@@ -43,8 +43,9 @@ def t5_tokenizer() -> Any:
     trained = SentencePieceUnigramTokenizer()
     specials = ["<pad>", "</s>", "<unk>"]
     trained.train_from_iterator(texts, vocab_size=120, special_tokens=specials, unk_token="<unk>", show_progress=False)
-    vocabulary = [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
-    return hf.T5Tokenizer(vocab=vocabulary, extra_ids=0)
+    vocabulary = [(piece, round(score, 2)) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
+    pieces = sorted(vocabulary[len(specials) :], key=lambda pair: (-pair[1], pair[0]))  # ties come in any order
+    return hf.T5Tokenizer(vocab=[*vocabulary[: len(specials)], *pieces], extra_ids=0)
 
 
 def write_t5(folder: Path, dropout: float = 0.0, untied: bool = False, seed: int = 5, **changes: Any) -> Path:
