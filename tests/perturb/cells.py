@@ -28,6 +28,11 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
+def family_for(task_type: str) -> str:
+    """The family on which every cell of a task type stands."""
+    return "t5" if task_type == "SequenceGeneration" else "bert"
+
+
 def task_of(task_type: str, **more: Any) -> TaskDef:
     return TaskDef(name=task_type.lower(), task_type=task_type, **TASKS[task_type], **more)
 

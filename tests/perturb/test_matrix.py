@@ -13,7 +13,7 @@ from mtrobust.perturb import METHODS
 from mtrobust.perturb.base import Consistency
 from mtrobust.tasks.base import TASK_TYPES
 from tests.models.tiny import FAMILIES, LAYERS
-from tests.perturb.cells import TASKS, batch_of, gradients, spec, step_of
+from tests.perturb.cells import TASKS, batch_of, family_for, gradients, spec, step_of
 
 EDITING = [name for name, method in METHODS.items() if "layers" in method.Options.model_fields]
 SITES = ["words", *map(str, range(LAYERS + 1)), "all", "words,1-2"]
@@ -45,9 +45,8 @@ def refusal(family: str, method: str, task_type: str, layers: str, pick: str) ->
 
 def whole_cells() -> list[Cell]:
     """Every method, task type and site, on one family each."""
-    on = {task_type: "t5" if task_type == "SequenceGeneration" else "bert" for task_type in TASKS}
     cells = [*product(EDITING, TASKS, SITES, ["random"]), *product(EDITING, TASKS, ["words,1-2"], ["each"])]
-    return [(on[task_type], method, task_type, layers, pick) for method, task_type, layers, pick in cells]
+    return [(family_for(task_type), method, task_type, layers, pick) for method, task_type, layers, pick in cells]
 
 
 def pairs_elsewhere() -> list[Cell]:
