@@ -158,4 +158,4 @@ def _set_dropout(model: nn.Module, p: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = p
         elif isinstance(getattr(module, "dropout", None), float | int):
-            module.dropout = p
+            setattr(module, "dropout", p)  # noqa: B010 (not an attribute that a module declares)

@@ -118,7 +118,8 @@ class SequenceGeneration(TaskType):
         self, outputs: Sequence[dict[str, np.ndarray]], tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """With `text` beside the `ids` of the head."""
-        texts = tokenizer.batch_decode([output["ids"].astype("int64") for output in outputs], skip_special_tokens=True)
+        ids = [output["ids"].astype("int64").tolist() for output in outputs]
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [{**output, "text": text} for output, text in zip(outputs, texts, strict=True)]
 
     def decode(self, rows: Rows, features: Rows, outputs: Sequence[dict[str, Any]]) -> list[Prediction]:
