@@ -70,13 +70,14 @@ def test_logits_loss_and_counts_are_those_of_the_whole_model(folder):
     assert head.loss(out, batch)[1] == 0 and head.count(batch) == (labels != -100).sum() - (labels[1] != -100).sum()
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_texts_are_those_of_generate(folder, beams):
-    run = run_of(folder, num_beams=beams)
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, 1.0), (3, -4.0)])
+def test_texts_are_those_of_generate(folder, beams, penalty):
+    run = run_of(folder, num_beams=beams, length_penalty=penalty)
     whole = T5ForConditionalGeneration.from_pretrained(folder).eval()
     for row, made in zip(parsed(), predictions(run, run.tasks["qa"], parsed(), batch_size=2), strict=True):
         inputs = run.tokenizer(row["text"], return_tensors="pt")
-        theirs = whole.generate(**inputs, num_beams=beams, max_new_tokens=8)
+        more = {"length_penalty": penalty} if beams > 1 else {}
+        theirs = whole.generate(**inputs, num_beams=beams, max_new_tokens=8, **more)
         assert made.record["prediction"] == run.tokenizer.decode(theirs[0], skip_special_tokens=True)
         ids = theirs[:, 1:]
         logits = whole(**inputs, labels=ids).logits.log_softmax(-1)

@@ -103,8 +103,8 @@ def test_projected_jacobian_of_the_decoders_posteriors_is_unbiased():
     """Second derivatives go through decoder and encoder; every target position is an item."""
     batch = batch_of("t5", KIND, rows=2)
     exact = step_of("t5", KIND, [spec("jacobian", estimate="exact")], **DOUBLE)(batch).terms["jacobian/reg"]
-    step = step_of("t5", KIND, [spec("jacobian", draws=200)], **DOUBLE)
-    assert float(exact) > 0 and float(step(batch).terms["jacobian/reg"]) == pytest.approx(float(exact), rel=0.2)
+    step = step_of("t5", KIND, [spec("jacobian", draws=100)], **DOUBLE)
+    assert float(exact) > 0 and float(step(batch).terms["jacobian/reg"]) == pytest.approx(float(exact), rel=0.25)
 
 
 def test_the_gradient_of_the_jacobian_is_that_of_finite_differences():
