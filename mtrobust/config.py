@@ -84,7 +84,7 @@ class TrainConfig(StrictModel):
         None, gt=0, description="learning rate of the heads; default: learning_rate"
     )
     layerwise_lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate per layer downwards")
-    optim: Literal["adamw", "adamax"] = "adamw"
+    optim: Literal["adamw", "adamax", "adafactor"] = "adamw"
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)

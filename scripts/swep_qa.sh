@@ -17,14 +17,6 @@ entries() {
     [ -z "$GRID_SMALL" ] || echo "vat --perturb vat"
     [ ! -e "$augmented/squad/train.jsonl" ] || echo "ssmba --perturb standard --data_dir @OUT@/ssmba"
 }
-augmented=$GRID_OUT/ssmba
-if chosen ssmba "${METHODS:-}" && squad_rows; then
-    paper_mlm
-    [ -e "$augmented/squad/train.jsonl" ] || "$mtrobust" prep ssmba --rows "$data/squad" --mlm "$mlm" --out "$augmented" \
-        --samples "${SSMBA_SAMPLES:-$(small 1 8)}" >&2
-    for set in "$data"/*/; do # the evaluation sets are the others'
-        [ -e "$augmented/$(basename "$set")" ] || ln -s "$(cd "$set" && pwd)" "$augmented/$(basename "$set")"
-    done
-fi
+swep_ssmba "$model"
 swep_cells entries squad
 paper_report 'squad/*'

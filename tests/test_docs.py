@@ -96,11 +96,12 @@ def test_the_worked_example_has_its_options_on_the_command_line(uniform, capsys:
 
 @pytest.mark.parametrize("layers", ["words", "embeddings", "1-2"])
 def test_the_worked_example_runs_in_cells_of_the_matrix(uniform, layers: str):
-    from tests.perturb.cells import TASKS, batch_of, gradients, spec, step_of
+    from tests.perturb.cells import TASKS, batch_of, family_for, gradients, spec, step_of
 
     for task_type in TASKS:
-        step = step_of("bert", task_type, [spec("rapt"), spec("uniform", layers=layers, size=0.5)])
-        batch = batch_of("bert", task_type, labelled=[True, False, True, True])
+        family = family_for(task_type)
+        step = step_of(family, task_type, [spec("rapt"), spec("uniform", layers=layers, size=0.5)])
+        batch = batch_of(family, task_type, labelled=[True, False, True, True])
         out = step(batch)
         assert set(out.terms) == {"task", "rapt/reg", "uniform/reg"} and out.terms["uniform/reg"] > 0
         assert set(out.stats) >= {"uniform/site", "uniform/delta_norm"}

@@ -33,6 +33,10 @@ RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
     "swep_low_resource.sh": ({"FRACTIONS": "0.5 1"}, ["data_fraction", "squad/f1"]),
     "swep_ablation.sh": ({"METHODS": "standard swep-fixed_mu"}, ["swep-fixed_mu", "Table 3"]),
     "swep_synthetic.sh": ({"PAIRS": "8", "METHODS": "standard standard-pairs8"}, ["standard-pairs8", "squad/em"]),
+    "swep_t5.sh": (
+        {"METHODS": "standard swep ssmba", "MODEL": "t5"},
+        ["swep", "ssmba", "squad_gen/squadshifts_new_wiki/f1", "Table 2"],
+    ),
     "vda_attack.sh": ({"METHODS": "standard vda"}, ["attack_accuracy", "Table 2"]),
     "vda_pairs.sh": ({"METHODS": "standard vda"}, ["mrpc/attack/dev/query_number", "Table 3"]),
     "vda_ablation.sh": ({"METHODS": "standard vda-argmax", "TASKS": "agnews"}, ["vda-argmax", "Table 4"]),
@@ -77,12 +81,14 @@ def test_scripts_run_to_their_end(family: str, tmp_path: Path, installed: dict[s
     raw = write_raw(tmp_path / "raw")
     # the windows of questions are 384 tokens long
     write_tiny_model("bert", tmp_path / "models/minilm-l6-h384-uncased", max_position_embeddings=384)
+    write_tiny_model("t5", tmp_path / "models/t5", whole=True)
     variables = {
         "MTROBUST_DATA": str(raw), "MTROBUST_MODELS": str(tmp_path / "models"), "OUT": str(tmp_path / "out"),
         "SEEDS": "1", "EXAMPLES": "4", "MLM_STEPS": "2",
     }  # fmt: skip
     for script in (name for name in SCRIPTS if name.startswith(family)):
         own, expected = RUNS[script]
+        own = own | ({"MODEL": str(tmp_path / "models" / own["MODEL"])} if "MODEL" in own else {})
         limits = LIMITS if script == "rapt_time.sh" else [*LIMITS, "--jobs", "2"]  # which times one run after the other
         done = subprocess.run(
             ["bash", str(ROOT / "scripts" / script), *limits],

@@ -139,11 +139,11 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_CONFIGS)
 
 
-def write_tiny_model(family: str, folder: Path, seed: int = 5, **changes: Any) -> Path:
-    """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`. changes: to
-    the settings of its configuration."""
+def write_tiny_model(family: str, folder: Path, seed: int = 5, whole: bool = False, **changes: Any) -> Path:
+    """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`. whole: of T5
+    with its decoder; changes: to the settings of its configuration."""
     import torch
-    from transformers import AutoConfig, AutoModel, T5EncoderModel
+    from transformers import AutoConfig, AutoModel, T5EncoderModel, T5ForConditionalGeneration
 
     tokenizer = _tokenizer(family)
     settings: dict[str, Any] = {"max_position_embeddings": 128} if family != "t5" else {}
@@ -154,7 +154,8 @@ def write_tiny_model(family: str, folder: Path, seed: int = 5, **changes: Any) -
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = T5EncoderModel(config) if family == "t5" else AutoModel.from_config(config)
+        t5 = T5ForConditionalGeneration if whole else T5EncoderModel
+        model = t5(config) if family == "t5" else AutoModel.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -82,6 +82,12 @@ def _check_rows(name: str, task: TaskDef, folder: Path, asked: bool) -> tuple[li
             faults += error.faults
             continue
         labelled = sum(task.type.is_labelled(row) for row in rows)
+        if task.type.needs_labels and split in task.train_splits and labelled < len(rows):
+            first = next(row["id"] for row in rows if not task.type.is_labelled(row))
+            faults.append(
+                f"{path}: {len(rows) - labelled} of {len(rows)} training rows have no label, without which "
+                f"{task.task_type} cannot train on a row (the first: {first})"
+            )
         lines.append((name, task.task_type, split, str(len(rows)), str(labelled), str(path)))
     if len(missing) == len(task.split_names):
         return [(name, task.task_type, "all", "none", "", "")], missing[:1] if asked else []

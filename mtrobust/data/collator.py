@@ -48,6 +48,9 @@ class Collator:
             dtype = np.dtype(column.dtype)
             if column.shape == "token":
                 targets[name] = _padded(features, name, lengths, longest, dtype, column.pad)
+            elif column.shape == "list":
+                sizes = [len(feature[name]) for feature in features]
+                targets[name] = _padded(features, name, sizes, max(sizes), dtype, column.pad)
             else:
                 targets[name] = torch.from_numpy(np.array([feature[name] for feature in features], dtype=dtype))
         ids = np.arange(rows) if row_ids is None else row_ids

@@ -100,7 +100,10 @@ class SetEvaluator:
         other = definition.eval_sets[name]
         # Without labels: those of the rows are the set's, the head's are the task's.
         blind = [{**row, "label": None} if "label" in row else row for row in rows]
-        decoded = definition.type.decode(blind, records, self.evaluator.outputs(definition, records, name))
+        outputs = definition.type.detokenized(
+            self.evaluator.outputs(definition, records, name), self.evaluator.tokenizer
+        )
+        decoded = definition.type.decode(blind, records, outputs)
         names = {label: other.map.get(label, label) for label in definition.labels}
         predictions = [target.type.carried(p, row, names) for p, row in zip(decoded, rows, strict=True)]
         metrics = {}

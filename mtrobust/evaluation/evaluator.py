@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class Evaluator:
             max_len=config.max_seq_length,
             batch_size=batch_size or config.per_device_eval_batch_size,
             bf16=config.bf16 if bf16 is None else bf16,
+            progress=told(),
         )
 
     def evaluate(self, tasks: Iterable[str] | None = None, split: str = "dev") -> dict[str, dict[str, float]]:
@@ -184,7 +186,7 @@ class Evaluator:
         task = self.tasks[name]
         rows, records = self.load(task, split)
         outputs = self.outputs(task, records, split)
-        predictions = task.type.decode(rows, records, outputs)
+        predictions = task.type.decode(rows, records, task.type.detokenized(outputs, self.tokenizer))
         metrics = {}
         if any(bool(record["labelled"]) for record in records):
             metrics = {key: float(value) for key, value in task.type.score(rows, predictions).items()}
@@ -213,6 +215,23 @@ class Evaluator:
             records = [{**feature, "row": place[int(feature["row"])]} for feature in features.subset(kept)]
             self._data[task.name, split] = ([rows[i] for i in kept], records)
         return self._data[task.name, split]
+
+
+def told(every: float = 10.0) -> Progress:
+    """Says in the log how far a long evaluation is, at most once in so many seconds; of a short one nothing."""
+    started, last = time.monotonic(), time.monotonic()
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal started, last
+        now = time.monotonic()
+        if done == 1:
+            started = last = now
+        elif now - last > every and done < total:
+            last = now
+            left = (now - started) / (done - 1) * (total - done)
+            log.info("%s: %d of %d batches, %.0f s left", what, done, total, left)
+
+    return progress
 
 
 def splits_of(task: TaskDef, split: str) -> list[str]:
@@ -257,7 +276,7 @@ def run_features(
         for number, indices in enumerate(batches):
             if number % world == rank:
                 batch = collate([features[i] for i in indices]).to(device)
-                out = {key: value.float().cpu().numpy() for key, value in head.report(model(batch), batch).items()}
+                out = {key: value.float().cpu().numpy() for key, value in model.predict(batch).items()}
                 _check_finite(out, place or task.name)
                 for at, i in enumerate(indices):
                     cut = {k: v[at, : lengths[i]] if k in per_token else v[at] for k, v in out.items()}

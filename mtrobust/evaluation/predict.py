@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mtrobust.data.collator import evaluation_batches
 from mtrobust.data.rows import find_split, iter_rows, read_rows
 from mtrobust.errors import UserError
-from mtrobust.evaluation.evaluator import run_features
+from mtrobust.evaluation.evaluator import Progress, run_features, told
 from mtrobust.evaluation.run_folder import Run, atomic_file, json_line
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def predict(
     definition, source, target = run.task(task), Path(input), Path(output)
     check_output(source, target)
     total = sum(1 for _ in iter_rows(definition, source))  # looks at every row, keeps none
-    done = 0
+    done, rows = 0, iter_rows(definition, source)
     with atomic_file(target) as file:
-        for prediction in predictions(run, definition, iter_rows(definition, source), batch_size=batch_size, bf16=bf16):
+        made = predictions(run, definition, rows, batch_size=batch_size, bf16=bf16, progress=told())
+        for prediction in made:
             file.write(json_line(prediction.record))
             done += 1
             if progress and (done % CHUNK == 0 or done == total):
@@ -72,12 +74,16 @@ def predictions(
     *,
     batch_size: int | None = None,
     bf16: bool | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Prediction]:
-    """One prediction per parsed row, in order; only `CHUNK` rows are taken from `rows` at a time."""
+    """One prediction per parsed row, in order; only `CHUNK` rows are taken from `rows` at a time. progress: called with
+    which of them are at work, batches done and batches of these rows."""
     max_len = task.max_len or run.config.max_seq_length
     collate = evaluation_batches(task, run.tokenizer)
-    remaining = iter(rows)
+    remaining, first = iter(rows), 1
     while part := list(islice(remaining, CHUNK)):
+        what = f"{task.name}, rows {first} to {first + len(part) - 1}"
+        first += len(part)
         features = task.type.featurize(part, run.tokenizer, max_len, training=False)
         outputs = run_features(
             run.model,
@@ -86,8 +92,9 @@ def predictions(
             collate,
             batch_size=batch_size or run.config.per_device_eval_batch_size,
             bf16=run.config.bf16 if bf16 is None else bf16,
+            progress=progress and partial(progress, what),
         )
-        yield from task.type.decode(part, features, outputs)
+        yield from task.type.decode(part, features, task.type.detokenized(outputs, run.tokenizer))
 
 
 # --- GLUE server -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mtrobust.models.decoder import DecoderNet
 from mtrobust.models.dropout import Masks, first_query_only
 from mtrobust.models.families import Family, family_of
 from mtrobust.models.family_head import FamilyHead, Kind
@@ -193,8 +194,12 @@ class Encoder(nn.Module):
         """The last dimension of the hidden states at a site (ELECTRA and ALBERT have narrower word embeddings)."""
         return self.word_embeddings.embedding_dim if site == "words" else self.hidden_size
 
-    def family_head(self, kind: Kind, num_labels: int | None, dropout: float | None) -> FamilyHead:
+    def family_head(
+        self, kind: Kind | Literal["decoder"], num_labels: int | None, dropout: float | None
+    ) -> FamilyHead | DecoderNet:
         """A new head of the family's own kind; see `tasks.base.EncoderInfo`."""
+        if kind == "decoder":
+            return DecoderNet(self.config, self.word_embeddings, dropout)
         return FamilyHead(self.config, kind, num_labels, dropout, self.word_embeddings)
 
     def record(self, inputs: dict[str, Tensor], track: Iterable[Site] = (), rows: Rows = "all") -> Tape:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mtrobust import __version__
 from mtrobust.errors import RunError, UserError
-from mtrobust.models.multitask import no_progress_bars
+from mtrobust.models.loading import no_progress_bars
 from mtrobust.registry import Registry, suggestion
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ class TrainedRun(Protocol):
 
 @dataclass(frozen=True)
 class Exported:
-    """What the model card says of a kind of task."""
+    """What the model card says of a kind of task; also: further inputs of a forward pass, for which the comparison with
+    the model inside takes the ids of the text."""
 
     auto_class: str
     pipeline_tag: str
     usage: str
+    also: tuple[str, ...] = ()
 
 
 EXPORTS: Registry[Callable[..., Exported]] = Registry("exportable task type")
@@ -95,6 +97,11 @@ def _masked_lm(task: TaskDef, config: PreTrainedConfig) -> Exported:
     return Exported("AutoModelForMaskedLM", "fill-mask", _FILL_USAGE)
 
 
+@EXPORTS.register("SequenceGeneration")
+def _generation(task: TaskDef, config: PreTrainedConfig) -> Exported:
+    return Exported("AutoModelForSeq2SeqLM", "text2text-generation", _GENERATE_USAGE, ("decoder_input_ids",))
+
+
 EXPORTS.register("SpanClassification")(_span)
 EXPORTS.register("SpanClassificationYN")(_span)
 
@@ -103,9 +110,10 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
-    with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans) or
-    `AutoModelForMaskedLM` and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
-    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
+    with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans),
+    `AutoModelForMaskedLM` or `AutoModelForSeq2SeqLM` and gives the same logits. Raises `UserError` for an unknown task,
+    a taken folder, a kind of task or a family without a Hugging Face class; `RunError` when what was written differs or
+    the disk refuses.
     Returns `out`.
     """
     target = Path(out)
@@ -127,7 +135,7 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
             full.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
-        _check_same(model, task, folder, tokenizer, type(full))
+        _check_same(model, task, folder, tokenizer, type(full), kind.also)
     return target
 
 
@@ -182,7 +190,12 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 @torch.no_grad()
 def _check_same(
-    model: MultiTaskModel, task: str, folder: Path, tokenizer: PreTrainedTokenizerBase, cls: type[PreTrainedModel]
+    model: MultiTaskModel,
+    task: str,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    cls: type[PreTrainedModel],
+    also: tuple[str, ...],
 ) -> None:
     """Loads the folder and compares its logits with the model's own on two short texts of different lengths."""
     with no_progress_bars():
@@ -196,8 +209,9 @@ def _check_same(
     device = model.encoder.base.device
     texts = ["A first sentence.", "Another one, somewhat longer than the first (2 of 2)."]
     inputs = dict(tokenizer(texts, texts[::-1], padding=True, truncation=True, return_tensors="pt").to(device))
+    inputs |= dict.fromkeys(also, inputs["input_ids"])
     with _in_evaluation(model):
-        tape = model.encoder.record(inputs)
+        tape = model.encoder.record({name: value for name, value in inputs.items() if name not in also})
         inside = head.net(tape.last, tape.pooled, inputs)
         given = _logits(loaded.to(device).eval()(**inputs))
     if not torch.allclose(given.float(), inside.float(), atol=TOLERANCE, rtol=TOLERANCE):
@@ -248,6 +262,15 @@ with torch.no_grad():
 start = out.start_logits[0].masked_fill(~passage, -torch.inf).argmax()
 end = start + out.end_logits[0].masked_fill(~passage, -torch.inf)[start:].argmax()
 print(context[offsets[start][0] : offsets[end][1]])
+"""
+
+
+_GENERATE_USAGE = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = AutoModelForSeq2SeqLM.from_pretrained("this/folder")
+inputs = tokenizer("question: When was it built? context: It was built near the river in 1886.", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 """
 
 

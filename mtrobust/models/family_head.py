@@ -39,7 +39,7 @@ _HAVE = (
 _WITHOUT = frozenset({"t5"})
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Stands where a model's encoder was and returns what it was given."""
 
     def __init__(self) -> None:
@@ -47,6 +47,7 @@ class _Given(nn.Module):
         self.out: Any = None
 
     def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """What was put into `out`."""
         return self.out
 
 
@@ -140,7 +141,7 @@ class FamilyHead(nn.Module):
         """Puts the head of a whole model of this class in place of the own one: the same modules and weights, so that
         what trains one trains the other. The opposite of `full_model`."""
         own = copy.copy(model)
-        own._modules = {**model._modules, model.base_model_prefix: _Given()}
+        own._modules = {**model._modules, model.base_model_prefix: Given()}
         self.model = own
 
     def full_model(self, base: PreTrainedModel) -> PreTrainedModel:
@@ -212,7 +213,7 @@ def _without_encoder(
     """
     with torch.device("meta"):
         model = cls(config)
-    setattr(model, model.base_model_prefix, _Given())
+    setattr(model, model.base_model_prefix, Given())
     output: Any = model.get_output_embeddings() if table is not None else None
     if output is not None:
         output.weight = nn.Parameter(output.weight[:0])  # never allocated either
@@ -220,7 +221,7 @@ def _without_encoder(
     for tensor in (*model.parameters(), *model.buffers()):
         setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
     for module in model.modules():
-        if not isinstance(module, _Given):
+        if not isinstance(module, Given):
             model._init_weights(module)
     if output is not None:
         output.weight = table

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
 from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
-from mtrobust.models.multitask import first_line, no_progress_bars
+from mtrobust.models.loading import errors_only, first_line, no_progress_bars
 
 
 class MaskedLm:
@@ -91,23 +88,12 @@ def masked_lm_with_tokenizer(name: str) -> tuple[MaskedLm, Any]:
         raise UserError(f"mlm: {name}: its tokenizer cannot be loaded ({first_line(error)})") from error
 
 
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """transformers prints a report of weights that are missing; they are refused below, in one line."""
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-
-
 @lru_cache(maxsize=4)
 def _load(name: str) -> MaskedLm:
     if name.startswith((".", "/", "~")) and not (Path(name) / "config.json").is_file():
         raise UserError(f"mlm: {name}: no model folder (no config.json in it)")
     try:
-        with no_progress_bars(), _errors_only():
+        with no_progress_bars(), errors_only():
             model, report = AutoModelForMaskedLM.from_pretrained(name, dtype="float32", output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         raise UserError(f"mlm: {name}: no masked language model can be loaded ({first_line(error)})") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig
-from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
 from mtrobust.models.allocator import keep_freed_memory
 from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
 from mtrobust.models.families import family_of
+from mtrobust.models.loading import first_line, no_progress_bars
 from mtrobust.tasks.base import Batch, HeadInput
 from mtrobust.tasks.taskdef import TaskDef, load_task_defs, task_defs_yaml
 
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
 
 HEADS_FILE = "heads.safetensors"
 TASK_DEF_FILE = "task_def.yml"
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """transformers draws a progress bar even for a load of a tenth of a second; not inside."""
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
 
 
 class MultiTaskModel(nn.Module):
@@ -57,14 +45,30 @@ class MultiTaskModel(nn.Module):
 
     @classmethod
     def from_encoder(cls, config: TrainConfig, tasks: Mapping[str, TaskDef]) -> MultiTaskModel:
-        """Pretrained encoder with fresh heads. Raises `UserError` for what cannot be loaded or is not supported."""
+        """Pretrained encoder with fresh heads, and with the checkpoint's decoder where a task has one (with `init_from`
+        that is left to `take_heads`). Raises `UserError` for what cannot be loaded or is not supported."""
         attention = None if config.attn_implementation == "auto" else config.attn_implementation
         encoder = load_encoder(config.model_name_or_path, attention, config.trust_remote_code)
         if config.gradient_checkpointing:
             if not encoder.family.checkpointing:
                 raise UserError(f"gradient_checkpointing: model type '{encoder.model_type}' does not support it")
             enable_checkpointing(encoder)
-        return cls(encoder, tasks)
+        model = cls(encoder, tasks)
+        if config.init_from is None:
+            model.take_pretrained(tasks, config.model_name_or_path)
+        return model
+
+    def take_pretrained(self, tasks: Iterable[str], source: str) -> None:
+        """Gives the heads of these tasks the weights that they have in a checkpoint, a folder or hub name. Raises
+        `UserError` where something is not there."""
+        heads: Any = self.heads
+        faults = [
+            f"{name}.task_type: {self.tasks[name].task_type}: {line}; give the checkpoint of a whole model"
+            for name in tasks
+            for line in heads[name].take_pretrained(source)
+        ]
+        if faults:
+            raise UserError(faults)
 
     def take_heads(self, folder: Path) -> dict[str, str]:
         """Takes over the heads of the model in `folder` that fit: of a task with the same name, type, labels and
@@ -86,8 +90,17 @@ class MultiTaskModel(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs of the batch's head for a plain pass."""
         head: Any = self.heads[batch.task]
+        return head(self._read(batch), batch)
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """What evaluation keeps of the batch; see `HeadContract.predict`."""
+        head: Any = self.heads[batch.task]
+        return head.predict(self._read(batch), batch)
+
+    def _read(self, batch: Batch) -> HeadInput:
+        head: Any = self.heads[batch.task]
         tape = self.encoder.record(batch.inputs, rows=head.reads)
-        return head(HeadInput(tape.last, tape.pooled), batch)
+        return HeadInput(tape.last, tape.pooled)
 
     def save_pretrained(self, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""
@@ -192,8 +205,3 @@ def load_encoder(name: str, attention: str | None = None, trust_remote_code: boo
             f"(first: {missing[0]})"
         )
     return Encoder(base)
-
-
-def first_line(error: Exception) -> str:
-    """The first non-empty line of an exception's message."""
-    return next((line.strip() for line in str(error).split("\n") if line.strip()), type(error).__name__)

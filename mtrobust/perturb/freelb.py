@@ -69,6 +69,7 @@ class Freelb(Driver):
         parameters = list(passes.trained())
         trained = [hidden, *parameters]
         delta = self.start(passes, site, hidden)
+        shared = site not in ("words", 0)
         totals: list[dict[str, Term]] = []
         sums: list[Tensor | None] = [None] * len(trained)
         for step in range(self.options.steps):
@@ -81,11 +82,13 @@ class Freelb(Driver):
                 # The direction is that of the task loss; what other methods add is not ascended.
                 (ascent,) = torch.autograd.grad(branch.loss().total, leaf, retain_graph=True)
             share = branch.share(terms) / self.options.steps
-            grads = torch.autograd.grad(share, [leaf, *parameters], allow_unused=True)
+            # Passes from a layer share what lies below it: T5's position biases, whose graph must stay for all of them.
+            grads = torch.autograd.grad(share, [leaf, *parameters], allow_unused=True, retain_graph=shared)
             sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
             totals.append({name: Term(term.total.detach(), term.over, term.weight) for name, term in terms.items()})
             if not last:
                 delta = self.ascend(passes, delta, grads[0] if ascent is None else ascent)
+            del branch, terms, share  # and with them the pass's graph, before the next is made
         passes.hand_over([(tensor, g) for tensor, g in zip(trained, sums, strict=True) if g is not None])
         passes.log_size("delta_norm", delta)
         return {name: mean_term([terms[name] for terms in totals], term.weight) for name, term in totals[0].items()}

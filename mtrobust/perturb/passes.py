@@ -68,7 +68,8 @@ class Needs:
     """What a method asks of the clean pass, known before it runs.
 
     sites: whose hidden states it reads; last_states: it reads those of all tokens (`tape.last`); last_constant: it
-    reads them as a constant (`Passes.last_constant`), which costs less; shared_dropout: its inner passes repeat the clean pass's dropout masks; double_backward: it differentiates a gradient of the clean pass.
+    reads them as a constant (`Passes.last_constant`), which costs less; shared_dropout: its inner passes repeat the
+    clean pass's dropout masks; double_backward: it differentiates a gradient of the clean pass.
     """
 
     sites: frozenset[Site] = frozenset()

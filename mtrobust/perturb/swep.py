@@ -71,8 +71,9 @@ class Swep(Perturbation):
     (z = mu), no_kl, no_clean (no task loss of the clean pass).
 
     Deviations. The released code reads h_t from a pass of its own without gradients; here the clean pass is read (where
-    the head needs the first token alone, the last layer of the others is computed apart). The network starts at the prior (W2 = 0, biases 1 and log v). From torch's own start (`init: plain`) mu is near 0, which
-    wipes the embeddings out, and the KL, several hundred, fills the clipped gradient for the first epochs. The
+    the head needs the first token alone, the last layer of the others is computed apart). The network starts at the
+    prior (W2 = 0, biases 1 and log v). From torch's own start (`init: plain`) mu is near 0, which wipes the embeddings
+    out, and the KL, several hundred, fills the clipped gradient for the first epochs. The released
     code adds the KL unweighted by 1 - lambda (`kl_weight: outside`); Eq. 4 weighs it (`inside`).
     Source: Lee et al., Eq. 2 to 4, Sections 3.2 to 3.4, 5.1, Appendix C (annealing of beta).
     """

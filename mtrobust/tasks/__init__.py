@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mtrobust.tasks.generation
 import mtrobust.tasks.masked_lm
 import mtrobust.tasks.sequence
 import mtrobust.tasks.span_qa  # noqa: F401

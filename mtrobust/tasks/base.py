@@ -30,11 +30,11 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One extra feature column. `shape`: one number per feature, one per token, or a vector that is equally long in all
-    features of the task."""
+    """One extra feature column. `shape`: one number per feature, one per token, a vector that is equally long in all
+    features of the task, or a list of any length (in a batch padded to the longest)."""
 
     dtype: Literal["int32", "int64", "float32", "bool"]
-    shape: Literal["scalar", "token", "vector"] = "scalar"
+    shape: Literal["scalar", "token", "vector", "list"] = "scalar"
     pad: float = 0
     in_batch: bool = True  # False: kept for decoding only (offsets), not sent to the device
 
@@ -86,7 +86,7 @@ class EncoderInfo(Protocol):
     head_dropout: float  # before the output layer where a definition says nothing
 
     def family_head(
-        self, kind: Literal["sequence", "span", "mlm"], num_labels: int | None, dropout: float | None
+        self, kind: Literal["sequence", "span", "mlm", "decoder"], num_labels: int | None, dropout: float | None
     ) -> nn.Module:
         """The family's own head (as its Hugging Face class for the kind has it), freshly initialised.
 
@@ -94,6 +94,9 @@ class EncoderInfo(Protocol):
         `[B, T, vocabulary]` for mlm, whose output matrix is the encoder's word-embedding table itself (num_labels is
         not read). Families without such a class get a linear layer over the mean of the real tokens (sequence) or per
         token (span); for mlm they are refused with a `UserError`. Its `first_only` says whether `last[:, :1]` will do.
+
+        decoder: the family's decoder with its output layer, for families that have one (others: `UserError`); see
+        `models.decoder.DecoderNet`, which has further methods. num_labels is not read; dropout: all of the decoder's.
         """
 
 
@@ -144,6 +147,16 @@ class HeadContract(ABC, _Module):
         outputs themselves; a head whose outputs are per item, or large, gives figures of them."""
         return out
 
+    def predict(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
+        """What evaluation keeps of a batch. Default: `report` of a forward pass; a head that writes text has no use for
+        one, since its forward pass reads the text that is to be written."""
+        return self.report(self(read, batch), batch)
+
+    def take_pretrained(self, source: str) -> list[str]:
+        """Takes the weights that the head shares with no encoder but with its checkpoint; source: that folder or hub
+        name. Returns what is not in it, a line each. Default: a head of fresh weights, for which nothing is there."""
+        return []
+
 
 @dataclass
 class Prediction:
@@ -162,6 +175,7 @@ class TaskType(ABC):
     columns: ClassVar[dict[str, Column]]  # beside input_ids, token_type_ids and row
     summary: ClassVar[str]  # one line for `mtrobust tasks`
     self_labelled: ClassVar[bool] = False  # every row is its own label, so that none can be held out
+    needs_labels: ClassVar[bool] = False  # a row without a label has no views, so it cannot be trained on
     soft_labels: ClassVar[bool] = False  # rows may have a `soft_label`, and `soft_row` makes them
     head_choice: ClassVar[bool] = False  # a vector per example is read, so `head_input` and `enable_san` have a meaning
 
@@ -201,6 +215,12 @@ class TaskType(ABC):
     @abstractmethod
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """A new head (an `nn.Module`)."""
+
+    def detokenized(
+        self, outputs: Sequence[dict[str, np.ndarray]], tokenizer: PreTrainedTokenizerBase
+    ) -> Sequence[dict[str, Any]]:
+        """Outputs as `decode` takes them: token ids turned into text, for types whose head reports any."""
+        return outputs
 
     @abstractmethod
     def decode(

@@ -163,12 +163,44 @@ class SpanHead(Head):
         return [View(out[name], self.rows(out[name]), support) for name in ("start_logits", "end_logits")]
 
 
-class MaskedLMHead(Head):
-    """The vocabulary's distribution at each masked token: `logits` [n, V] for the n masked tokens of the batch, row by
-    row; nothing is computed for the others. The output matrix is the encoder's word-embedding table.
+class TokensHead(Head):
+    """The vocabulary's distribution at some tokens of each row: `logits` [n, V] for the n tokens of the batch that are
+    to be predicted, row by row.
 
-    Targets: `labels` int64 [B, T], the masked tokens' own ids and `IGNORED` at all others.
+    Targets: `labels` int64 [B, T], these tokens' own ids and `IGNORED` at all others.
     """
+
+    @staticmethod
+    def masked(batch: Batch) -> Tensor:
+        """Where tokens are to be predicted, bool [B, T]."""
+        return batch.targets["labels"] != IGNORED
+
+    def losses(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Cross-entropy in nats at its token, [B, T]; 0 where nothing is to be predicted."""
+        masked = self.masked(batch)
+        loss = functional.cross_entropy(widen(out["logits"]), batch.targets["labels"][masked], reduction="none")
+        return torch.zeros(masked.shape, dtype=loss.dtype, device=loss.device).masked_scatter(masked, loss)
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The sum over the tokens of each row, in nats, [B]; `count` makes the mean per token."""
+        return self.losses(out, batch).sum(1).where(batch.targets["labelled"], 0)
+
+    def count(self, batch: Batch) -> Tensor:
+        """The number of these tokens in labelled rows, 0-d int64."""
+        return self.masked(batch)[batch.targets["labelled"]].sum()
+
+    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
+        """The distribution at each token."""
+        return [View(out["logits"], self.masked(batch).nonzero()[:, 0])]
+
+    def items(self, batch: Batch) -> Tensor:
+        """The number of these tokens, 0-d int64."""
+        return self.masked(batch).sum()
+
+
+class MaskedLMHead(TokensHead):
+    """The distribution at each masked token; nothing is computed for the others. The output matrix is the encoder's
+    word-embedding table."""
 
     token_outputs = frozenset({"masked", "nll", "hit"})
 
@@ -176,36 +208,9 @@ class MaskedLMHead(Head):
         super().__init__()
         self.net = info.family_head("mlm", None, dropout)
 
-    @staticmethod
-    def masked(batch: Batch) -> Tensor:
-        """Where tokens are to be predicted, bool [B, T]."""
-        return batch.targets["labels"] != IGNORED
-
     def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
         """`logits` [n, V]."""
         return {"logits": self.net(read.last[self.masked(batch)].unsqueeze(0), None, batch.inputs).squeeze(0)}
-
-    def losses(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Cross-entropy in nats at its token, [B, T]; 0 where nothing is masked."""
-        masked = self.masked(batch)
-        loss = functional.cross_entropy(widen(out["logits"]), batch.targets["labels"][masked], reduction="none")
-        return torch.zeros(masked.shape, dtype=loss.dtype, device=loss.device).masked_scatter(masked, loss)
-
-    def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The sum over the masked tokens of each row, in nats, [B]; `count` makes the mean per token."""
-        return self.losses(out, batch).sum(1).where(batch.targets["labelled"], 0)
-
-    def count(self, batch: Batch) -> Tensor:
-        """The number of masked tokens in labelled rows, 0-d int64."""
-        return self.masked(batch)[batch.targets["labelled"]].sum()
-
-    def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
-        """The distribution at each masked token."""
-        return [View(out["logits"], self.masked(batch).nonzero()[:, 0])]
-
-    def items(self, batch: Batch) -> Tensor:
-        """The number of masked tokens, 0-d int64."""
-        return self.masked(batch).sum()
 
     def report(self, out: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """[B, T] each: `masked`, 1 where a token was to be predicted; `nll`, the right token's negative log-likelihood

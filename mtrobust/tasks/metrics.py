@@ -1,10 +1,10 @@
 """Metrics by the names that task definitions use (MT-DNN's `metric_meta`), in percent.
 
 A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
-are is said by `reads`: class ids, the score of the positive class, numbers, answer texts, or figures of a row's tokens
-(labels are then their numbers). Undefined values (the correlation with a constant) are NaN; the reporter writes them as
-null and warns. scikit-learn and scipy are imported on the first call only, so that definitions can be checked without
-them.
+are is said by `reads`: class ids, the score of the positive class, numbers, answer texts (to questions; `text`: to
+anything), or figures of a row's tokens (labels are then their numbers). Undefined values (the correlation with a
+constant) are NaN; the reporter writes them as null and warns. scikit-learn and scipy are imported on the first call
+only, so that definitions can be checked without them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from mtrobust.registry import Registry
 from mtrobust.tasks import squad_metrics
 
-Reads = Literal["class", "score", "number", "answer", "tokens"]
+Reads = Literal["class", "score", "number", "answer", "text", "tokens"]
 Function = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
@@ -146,6 +146,14 @@ def squad2(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[
     Where both kinds of questions occur also `has_ans_em`, `has_ans_f1` and `no_ans_acc`.
     """
     return squad_metrics.v2_scores(labels, predictions)
+
+
+@_metric("Exact", "exact", "text", of_a_row=True)
+def exact_text(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Share of texts that are one of the accepted ones to the letter, but for space around them."""
+    pairs = zip(labels, predictions, strict=True)
+    right = sum(text.strip() in {each.strip() for each in accepted} for accepted, text in pairs)
+    return {"exact": 100.0 * right / len(labels)}
 
 
 @_metric("MaskAcc", "acc", "tokens")

@@ -65,6 +65,7 @@ LOSSES = {
     "SpanClassificationYN": ("SpanCeCriterion", "SpanYNCeCriterion"),
     "SequenceLabeling": ("SeqCeCriterion",),
     "MaskLM": ("MlmCriterion",),
+    "SequenceGeneration": ("SeqCeCriterion", "CeCriterion", "MlmCriterion"),  # all are cross-entropy per token here
 }
 
 # loss on soft labels: our names for MT-DNN's; task type -> those that it has
@@ -79,7 +80,10 @@ ADV_LOSSES = {"Regression": ("MseCriterion", "SymKlCriterion")}
 USUAL_ADV_LOSS = ("SymKlCriterion",)
 
 # number of outputs of task types whose definitions need not say it
-N_CLASS = {"Regression": 1, "Ranking": 1, "SpanClassification": 2, "SpanClassificationYN": 2, "MaskLM": 1}
+N_CLASS = {
+    "Regression": 1, "Ranking": 1, "SpanClassification": 2, "SpanClassificationYN": 2, "MaskLM": 1,
+    "SequenceGeneration": 1,
+}  # fmt: skip
 
 # task types whose classes have names; where a definition gives none, "0", "1", ...
 NAMED_CLASSES = ("Classification", "SequenceLabeling")

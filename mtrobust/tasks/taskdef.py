@@ -96,6 +96,11 @@ class TaskDef(StrictModel):
     span_positions: Literal["passage", "all"] = Field("passage", description="spans: tokens that can be start or end")
     mlm_probability: float = Field(0.15, gt=0, lt=1, description="masked LM: share of the tokens that are predicted")
     whole_word_masking: bool = Field(False, description="masked LM: all tokens of a word are masked together")
+    max_target_len: int = Field(32, ge=2, description="generation: tokens of a target, and most that are written")
+    num_beams: int = Field(1, ge=1, description="generation: width of the beam search; 1: the likeliest token wins")
+    length_penalty: float = Field(
+        1.0, description="generation: beams are compared by log-probability / length^this; 0: by log-probability"
+    )
     batch_size: int | None = Field(None, ge=1, description="rows per batch; default: the run's")
     max_train_samples: int | None = Field(None, ge=1, description="training rows drawn by the seed; default: the run's")
     weight: float = Field(1.0, gt=0, description="factor on the task's loss")

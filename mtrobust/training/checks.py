@@ -78,6 +78,13 @@ def _settings(config: TrainConfig, chosen: Chosen) -> list[str]:
                       f"(allowed: {', '.join(chosen.trained)})")  # fmt: skip
     if config.resume and config.overwrite_output_dir:
         faults.append("resume: not together with overwrite_output_dir: one goes on, the other deletes")
+    if config.label_fraction < 1:
+        faults += [
+            f"label_fraction: {config.label_fraction}: {name} ({chosen.tasks[name].task_type}) cannot train on a row "
+            "without label (allowed: 1; data_fraction takes a share of the rows)"
+            for name in chosen.trained
+            if chosen.tasks[name].type.needs_labels
+        ]
     wanted = config.metric_for_best_model
     allowed = ["mean", *(f"{name}.{key}" for name in chosen.evaluated for key in metric_keys(chosen.tasks[name]))]
     allowed += [f"{task}.{name}/{key}" for task, name in chosen.sets
@@ -95,11 +102,16 @@ def _in_vain(config: TrainConfig) -> list[str]:
         "main_task_ratio": ("sampling", "main_ratio"),
         "task_weighting_learning_rate": ("task_weighting", "uncertainty"),
     }
-    return [
+    changed = [name for name, known in TrainConfig.model_fields.items() if getattr(config, name) != known.default]
+    faults = [
         f"{key}: {getattr(config, key)}: without effect without {other} {value}"
         for key, (other, value) in needs.items()
-        if getattr(config, key) != TrainConfig.model_fields[key].default and getattr(config, other) != value
+        if key in changed and getattr(config, other) != value
     ]
+    if config.optim == "adafactor":
+        adam = [name for name in changed if name.startswith("adam_")]
+        faults += [f"{key}: {getattr(config, key)}: without effect with optim adafactor" for key in adam]
+    return faults
 
 
 def _start(config: TrainConfig) -> list[str]:

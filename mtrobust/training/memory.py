@@ -19,8 +19,9 @@ Against what autograd saves on the CPU this was within 2 % for BERT and RoBERTa,
 32 to 384 tokens, both precisions; T5 without dropout in bfloat16 keeps up to 1.8 times as much. Masks of accelerators
 are after PyTorch's kernels, not measured.
 
-Not counted: heads (a vocabulary's logits among them), the data, libraries, models that a method loads for itself, and
-what is needed for the length of one operation. Where a method draws its layer, the mean over its layers is taken.
+Not counted: heads (a vocabulary's logits and a decoder among them), the data, libraries, models that a method loads for
+itself, and what is needed for the length of one operation. Where a method draws its layer, the mean over its layers is
+taken.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from mtrobust.models.encoder import Encoder
 from mtrobust.training.step import TrainStep
 
 MIB = 2**20
-OPTIMISER_STATES = 2  # tensors of a parameter's size: AdamW's and Adamax's two moments
+# tensors of a parameter's size: two moments; Adafactor has sums over rows and over columns, which are small
+OPTIMISER_STATES = {"adamw": 2, "adamax": 2, "adafactor": 0}
 _GATED = ("modernbert",)  # T5 says it in its configuration
 _TIMES = {"deberta": 2.0}  # its norms are written out, and its position scores are T x 2T: 1.8 to 2.6 measured
 
@@ -70,7 +72,12 @@ class Estimate:
 
 
 def estimate(
-    step: TrainStep, tasks: Mapping[str, TaskRows], device: torch.device, bf16: bool, max_tokens: int | None = None
+    step: TrainStep,
+    tasks: Mapping[str, TaskRows],
+    device: torch.device,
+    bf16: bool,
+    max_tokens: int | None = None,
+    optim: str = "adamw",
 ) -> Estimate:
     """What one process will take at its peak. tasks: the rows of each task that is trained on."""
     tensors = [*step.parameters(), *step.buffers()]
@@ -86,7 +93,7 @@ def estimate(
             activations = round(passes * kept.bytes(count, length, first)) + kept.copies
             if activations > largest.activations:
                 largest = Estimate(
-                    sum(tensor.nbytes for tensor in tensors), trained, OPTIMISER_STATES * trained,
+                    sum(tensor.nbytes for tensor in tensors), trained, OPTIMISER_STATES[optim] * trained,
                     activations, task, count, length, passes,
                 )  # fmt: skip
     return largest

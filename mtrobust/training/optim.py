@@ -98,7 +98,7 @@ def param_groups(step: nn.Module, model: MultiTaskModel, config: TrainConfig) ->
 
 
 def build_optimizer(step: nn.Module, model: MultiTaskModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW (fused) or Adamax over `param_groups`."""
+    """AdamW (fused), Adamax or Adafactor over `param_groups`."""
     return OPTIMIZERS[config.optim](param_groups(step, model, config), config)
 
 
@@ -113,6 +113,17 @@ def _adamw(groups: list[dict], config: TrainConfig) -> torch.optim.Optimizer:
 @OPTIMIZERS.register("adamax")
 def _adamax(groups: list[dict], config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.Adamax(groups, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
+
+
+@OPTIMIZERS.register("adafactor")
+def _adafactor(groups: list[dict], config: TrainConfig) -> torch.optim.Optimizer:
+    """At the given rates: neither relative to the step nor to the size of a weight, as T5 is usually fine-tuned.
+
+    Source: Shazeer and Stern 2018, Adafactor, with its update clipping at 1 and decay t^-0.8, without first moment.
+    """
+    from transformers.optimization import Adafactor
+
+    return Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False, warmup_init=False)
 
 
 # --- schedules: the factor on the learning rate, of how far the rest of the run after warm-up has come (0 to 1) ------

@@ -20,9 +20,10 @@ from mtrobust.data.features import load_features
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.eval_sets import SetEvaluator
-from mtrobust.evaluation.evaluator import Evaluator
+from mtrobust.evaluation.evaluator import Evaluator, told
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
-from mtrobust.models.multitask import MultiTaskModel, first_line
+from mtrobust.models.loading import first_line
+from mtrobust.models.multitask import MultiTaskModel
 from mtrobust.perturb import METHODS, Compose, build_methods
 from mtrobust.tasks.taskdef import TaskDef, task_defs_yaml
 from mtrobust.training import checks, memory
@@ -65,7 +66,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         evaluator.prepare(chosen.evaluated, "dev")
         sets = SetEvaluator(evaluator, chosen.sets)
         sets.prepare()
-    _check_labels(rows)
+    _check_labels(rows, chosen.tasks)
     _begin(config, chosen, accelerator)
     task_rows = _task_rows(config, chosen, rows)
     trainer = Trainer(
@@ -108,8 +109,10 @@ def _model(config: TrainConfig, chosen: checks.Chosen) -> MultiTaskModel:
     """Pretrained encoder with fresh heads, or encoder and heads of another run."""
     model = MultiTaskModel.from_encoder(config, chosen.tasks)
     if config.init_from is not None:
-        for name, why in model.take_heads(config.init_from / MODEL).items():
+        found = model.take_heads(config.init_from / MODEL)
+        for name, why in found.items():
             log.info("task %s: head %s", name, f"fresh ({why})" if why else f"of {config.init_from}")
+        model.take_pretrained([name for name, why in found.items() if why], str(config.init_from / MODEL))
     return model
 
 
@@ -161,12 +164,18 @@ def _train_rows(
     )
 
 
-def _check_labels(rows: Mapping[str, TrainRows]) -> None:
-    """Raises `UserError` naming the tasks that have nothing to learn from."""
+def _check_labels(rows: Mapping[str, TrainRows], tasks: Mapping[str, TaskDef]) -> None:
+    """Raises `UserError` naming the tasks that have nothing to learn from, or rows without a label that they need."""
     faults = [
         f"{name}: none of its {part.counts.unlabelled + part.counts.left_out} training rows has a label; one is needed"
         for name, part in rows.items()
         if not part.counts.labelled
+    ]
+    faults += [
+        f"{name}: {without} of its training rows have no label, without which {tasks[name].task_type} cannot train on "
+        "a row; take them out"
+        for name, part in rows.items()
+        if tasks[name].type.needs_labels and (without := part.counts.unlabelled + part.counts.left_out)
     ]
     if faults:
         raise UserError(faults)
@@ -204,6 +213,7 @@ def _evaluator(
         max_samples=config.max_eval_samples,
         device=accelerator.device,
         bf16=config.bf16,
+        progress=None if config.progress == "off" else told(),
     )
 
 

@@ -36,10 +36,13 @@ def load_module_tensors(module: nn.Module, saved: dict[str, Tensor], place: str)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and counters as `<parameter>//<what>`; parameters that never had a gradient have none."""
+    """Moments and counters as `<parameter>//<what>`; parameters that never had a gradient have none. Counters that an
+    optimizer keeps as plain numbers come back as 0-d tensors."""
     names = [name for group in optimizer.param_groups for name in group["names"]]
     moments = optimizer.state_dict()["state"]
-    return {f"{names[at]}//{key}": value for at, entry in moments.items() for key, value in entry.items()}
+    return {
+        f"{names[at]}//{key}": torch.as_tensor(value) for at, entry in moments.items() for key, value in entry.items()
+    }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ def watch_memory(trainer: Trainer, rows: Mapping[str, TaskRows]) -> None:
     before = memory.peak(device)
     if not trainer.main:
         return
-    log.info("%s", memory.estimate(trainer.step, rows, device, config.bf16, config.max_tokens_per_batch))
+    log.info("%s", memory.estimate(trainer.step, rows, device, config.bf16, config.max_tokens_per_batch, config.optim))
 
     def on_event(kind: str, step: int) -> None:
         if kind == "step" and step == min(trainer.first_step + MEASURED_AFTER, trainer.total):

@@ -3,6 +3,19 @@
 
 SWEP_START='' # a run to start from, instead of the encoder
 
+swep_ssmba() { # encoder: sets augmented, the folder of SQuAD with SSMBA's new questions; with --small, and no MLM given, they
+    # come from a language model that is trained for the encoder
+    local model=${1:-bert-base-uncased} set
+    augmented=$GRID_OUT/ssmba
+    chosen ssmba "${METHODS:-}" && squad_rows || return 0
+    paper_mlm
+    [ -e "$augmented/squad/train.jsonl" ] || "$mtrobust" prep ssmba --rows "$data/squad" --mlm "$mlm" --out "$augmented" \
+        --samples "${SSMBA_SAMPLES:-$(small 1 8)}" >&2
+    for set in "$data"/*/; do # the evaluation sets are the others'
+        [ -e "$augmented/$(basename "$set")" ] || ln -s "$(cd "$set" && pwd)" "$augmented/$(basename "$set")"
+    done
+}
+
 swep_cells() { # function that prints the entries, folder, further flags
     local entries=$1 folder=$2 common sizes
     shift 2

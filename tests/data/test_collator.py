@@ -18,6 +18,7 @@ COLUMNS = {
     "kind": Column("int64", "token", pad=-100),
     "offset_start": Column("int32", "token", pad=-1, in_batch=False),
 }
+LISTS = SimpleNamespace(name="t", type=SimpleNamespace(columns={"target": Column("int64", "list", pad=-100)}))
 TASK = SimpleNamespace(name="t", type=SimpleNamespace(columns=COLUMNS))
 
 
@@ -51,3 +52,11 @@ def test_token_types_and_default_row_ids():
     types = {"token_type_ids": np.array([0, 1], dtype=np.int8)}
     batch = Collator(TASK, 0)([feature(2, **types), feature(2, **types)])
     assert batch.inputs["token_type_ids"].tolist() == [[0, 1], [0, 1]] and batch.row_ids.tolist() == [0, 1]
+
+
+def test_lists_are_padded_to_the_longest_of_their_own():
+    batch = Collator(LISTS, 0)([feature(6, target=np.array([7])), feature(2, target=np.array([8, 9, 1]))])
+    assert batch.targets["target"].tolist() == [[7, -100, -100], [8, 9, 1]]
+    assert batch.inputs["input_ids"].shape == (2, 6)
+    empty = Collator(LISTS, 0)([feature(3, target=np.zeros(0))])
+    assert empty.targets["target"].shape == (1, 0)

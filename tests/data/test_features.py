@@ -245,3 +245,26 @@ def test_sst2_is_tokenised_once(
     assert len(second) == len(first) == 67349
     labels = [int(second.row(i)["labels"]) for i in range(len(second))]
     assert sum(labels) == 37569
+
+
+@pytest.mark.parametrize("known", ["some", "none"])
+def test_lists_keep_their_own_lengths(tmp_path: Path, known: str, monkeypatch: pytest.MonkeyPatch):
+    """Across chunks of the file, for rows without a target too, and in a part of the rows."""
+    from tests.t5 import question_rows, t5_tokenizer, write_rows
+
+    monkeypatch.setattr(features_module, "CHUNK", 4)
+    rows = question_rows(11, 1)
+    for row in rows[:: 2 if known == "some" else 1]:
+        del row["answers"]
+    write_rows(tmp_path / "qa" / "test.jsonl", rows)
+    task = TaskDef(name="qa", task_type="SequenceGeneration", data_format="Generation", max_len=48)
+    tokenizer = t5_tokenizer()
+    made = task.type.featurize(read_rows(task, tmp_path / "qa" / "test.jsonl"), tokenizer, 48, training=False)
+    for _ in range(2):  # built, then read
+        found = load_features(task, "test", tmp_path, tokenizer, 48, tmp_path / "cache", training=False)
+        for i, feature in enumerate(made):
+            assert np.array_equal(found[i]["labels"], feature["labels"]) and found[i]["labels"].dtype == np.int64
+            assert np.array_equal(found[i]["input_ids"], feature["input_ids"])
+            assert bool(found[i]["labelled"]) == feature["labelled"]
+    part = found.subset(np.array([1, 9]))
+    assert [each["labels"].tolist() for each in part] == [made[i]["labels"].tolist() for i in (1, 9)]

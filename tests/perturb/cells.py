@@ -24,7 +24,13 @@ TASKS: dict[str, dict[str, Any]] = {
     "SpanClassification": {"data_format": "MRC"},
     "SpanClassificationYN": {"data_format": "MRC"},
     "MaskLM": {"data_format": "MLM"},
+    "SequenceGeneration": {"data_format": "Generation"},
 }
+
+
+def family_for(task_type: str) -> str:
+    """The family on which every cell of a task type stands."""
+    return "t5" if task_type == "SequenceGeneration" else "bert"
 
 
 def task_of(task_type: str, **more: Any) -> TaskDef:
@@ -48,6 +54,8 @@ def batch_of(family: str, task_type: str, rows: int = 4, labelled: list[bool] | 
         labels[:, 1], labels[0, 6], labels[1:, 3] = 9, 14, 31
         inputs["input_ids"] = inputs["input_ids"].masked_fill(labels != -100, 4)
         targets = {"labels": labels}
+    elif task_type == "SequenceGeneration":
+        targets = {"labels": torch.tensor([[8, 1, -100], [9, 30, 1], [40, 1, -100], [1, -100, -100]])[:rows]}
     elif task_type == "Regression":
         targets = {"labels": torch.tensor([0.5, 4.0, 2.25, 5.0])[:rows]}
     else:

@@ -11,6 +11,7 @@ import torch
 from mtrobust.errors import UserError
 from mtrobust.models.multitask import load_encoder
 from mtrobust.training.optim import OPTIMIZERS, check_depth, depths, freeze, lr_factor, param_groups, warmup_steps
+from mtrobust.training.state import load_optimizer_tensors, optimizer_tensors
 from tests.tiny import FAMILIES
 from tests.training.fake import Step, config
 
@@ -97,13 +98,59 @@ def test_nothing_left_to_train_is_refused(tmp_path):
 
 
 def test_optimizers(tmp_path):
-    assert set(OPTIMIZERS) == {"adamw", "adamax"}
+    assert set(OPTIMIZERS) == {"adamw", "adamax", "adafactor"}
     settings = config(tmp_path, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-5)
     step = Step()
     made = OPTIMIZERS["adamw"](param_groups(step, step.model, settings), settings)
     assert made.defaults["fused"] and made.defaults["betas"] == (0.8, 0.95) and made.defaults["eps"] == 1e-5
     made = OPTIMIZERS["adamax"](param_groups(step, step.model, settings), settings)
     assert isinstance(made, torch.optim.Adamax) and made.defaults["betas"] == (0.8, 0.95)
+
+
+def adafactor(weight, gradients, rate, decay):
+    """Shazeer and Stern 2018, Algorithm 4 with Section 7.2's decay and Section 6's clipping at 1, at a fixed rate."""
+    rows, columns, weight = torch.zeros(len(weight)), torch.zeros(weight.shape[1]), weight.clone()
+    for t, gradient in enumerate(gradients, start=1):
+        squares, keep = gradient.square() + 1e-30, 1 - t**-0.8
+        rows = keep * rows + (1 - keep) * squares.mean(1)
+        columns = keep * columns + (1 - keep) * squares.mean(0)
+        update = gradient / (torch.outer(rows, columns) / rows.mean()).sqrt()
+        update = update / max(1.0, float(update.square().mean().sqrt()))
+        weight = weight * (1 - rate * decay) - rate * update
+    return weight
+
+
+def test_adafactor_takes_the_rate_as_it_is_and_keeps_rows_and_columns(tmp_path):
+    settings = config(tmp_path, optim="adafactor", learning_rate=0.01, weight_decay=0.1)
+    step = Step()
+    made = OPTIMIZERS["adafactor"](param_groups(step, step.model, settings), settings)
+    weight = step.model.encoder.base.layer[0].weight
+    start, gradients = weight.detach().clone(), [torch.randn_like(weight) * (i + 1) for i in range(3)]
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        made.step()
+    torch.testing.assert_close(weight.detach(), adafactor(start, gradients, 0.01, 0.1), atol=1e-6, rtol=1e-5)
+    assert sum(value.numel() for value in made.state[weight].values() if torch.is_tensor(value)) < weight.numel() / 2
+
+
+def test_the_state_of_adafactor_comes_back(tmp_path):
+    settings = config(tmp_path, optim="adafactor", learning_rate=0.01)
+    torch.manual_seed(3)
+    found = []
+    for pause in (False, True):
+        step = Step()
+        made = OPTIMIZERS["adafactor"](param_groups(step, step.model, settings), settings)
+        generator = torch.Generator().manual_seed(1)
+        for number in range(6):
+            for parameter in step.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            made.step()
+            if pause and number == 2:
+                saved = {key: value.clone() for key, value in optimizer_tensors(made).items()}
+                made = OPTIMIZERS["adafactor"](param_groups(step, step.model, settings), settings)
+                load_optimizer_tensors(made, saved)
+        found.append([parameter.detach().clone() for parameter in step.parameters()])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
 # --- schedules ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 
 from mtrobust.errors import UserError
 from mtrobust.evaluation.run_folder import one_line
-from mtrobust.models.multitask import no_progress_bars
+from mtrobust.models.loading import no_progress_bars
 
 
 class WordVectors:

@@ -14,7 +14,7 @@ from mtrobust.data.collator import Collator
 from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.evaluator import evaluating, run_features
 from mtrobust.evaluation.run_folder import load_run, one_line
-from mtrobust.models.multitask import no_progress_bars
+from mtrobust.models.loading import no_progress_bars
 from mtrobust.tasks.taskdef import TaskDef
 
 if TYPE_CHECKING:
