@@ -123,10 +123,10 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
-    with the class of `EXPORTS` for the kind of task (`AutoModelForSequenceClassification` for classification,
-    regression and ranking, `AutoModelForQuestionAnswering` for spans, ...) and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
-    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
-    Returns `out`.
+    with the class that `EXPORTS` names for the kind of task (`AutoModelForSequenceClassification` for classification,
+    regression and ranking, `AutoModelForQuestionAnswering` for spans, ...) and gives the same logits.
+    Raises `UserError` for an unknown task, a taken folder, a kind of task or a family without a Hugging Face class;
+    `RunError` when what was written differs or the disk refuses. Returns `out`.
     """
     target = Path(out)
     model = run.model

@@ -83,11 +83,11 @@ class FamilyHead(nn.Module):
     """The head of the family's `AutoModelForSequenceClassification`, `…MultipleChoice`, `…TokenClassification`,
     `…QuestionAnswering` or `…MaskedLM` class.
 
-    num_labels: outputs, not for `choice` and `mlm`; dropout: replaces the probability of every dropout in the head when given;
-    words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one parameter).
-    first_only: whether nothing but the first token's last state (or the pooled one) is read. Where a multiple-choice
-    class reads the encoder's pooler and the sequence class does not (RoBERTa's kin, MPNet), so that the shared encoder
-    has none, the head has a pooler of its own, which becomes the encoder's on export.
+    num_labels: outputs, not for `choice` and `mlm`; dropout: replaces the probability of every dropout in the head when
+    given; words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one
+    parameter). first_only: whether nothing but the first token's last state (or the pooled one) is read.
+    Where a multiple-choice class reads the encoder's pooler and the sequence class does not (RoBERTa's kin, MPNet), so
+    that the shared encoder has none, the head has a pooler of its own, which becomes the encoder's on export.
     Raises `UserError` for `mlm` in a family without such a class.
     """
 

@@ -19,9 +19,8 @@ def head_faults(task: TaskDef, kind: type[TaskType]) -> list[str]:
     """Faults of `enable_san`, `san_*`, `head_input` and `actf`, as `key: message`."""
     given, found = task.model_fields_set, []
     if task.enable_san and not (kind.head_choice and task.data_format in PAIRS):
-        found.append(
-            f"enable_san: true: reads two texts (supported: Classification, Regression with data_format {PAIR}, Ranking)"
-        )
+        supported = f"Classification, Regression with data_format {PAIR}; Ranking"
+        found.append(f"enable_san: true: reads two texts (supported: {supported})")
     if not task.enable_san:
         found += [f"{key}: only with enable_san: true" for key in ("san_steps", "san_step_dropout") if key in given]
     elif task.head_input != "family":

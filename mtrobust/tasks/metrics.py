@@ -2,9 +2,9 @@
 
 A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
 are is said by `reads`: class ids, the score of the positive class, numbers, answer texts, figures of a row's tokens
-(labels are then their numbers), the scores of a row's candidates (labels: how right each is), or a row's tags. Undefined values (the correlation with a constant) are NaN; the reporter writes them as
-null and warns. scikit-learn and scipy are imported on the first call only, so that definitions can be checked without
-them.
+(labels are then their numbers), the scores of a row's candidates (labels: how right each is), or a row's tags.
+Undefined values (the correlation with a constant) are NaN; the reporter writes them as null and warns. scikit-learn,
+scipy and seqeval are imported on the first call only, so that definitions can be checked without them.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def perplexity(labels: Sequence[int], predictions: Sequence[tuple[int, float]]) 
 
 
 def _ahead(gains: Sequence[float], scores: Sequence[float], least: float) -> int:
-    """Of the candidates with a gain below `least`, those that no other beats: with at least the best score of the
-    others. Ties count against the model, so that one that always says the same gains nothing."""
+    """How many candidates with a gain below `least` stand before the first of the others. Those with an equal score do,
+    so that a model that gives all the same score gains nothing."""
     best = max(score for gain, score in zip(gains, scores, strict=True) if gain >= least)
     return sum(gain < least and score >= best for gain, score in zip(gains, scores, strict=True))
 

@@ -14,7 +14,7 @@ from mtrobust.tasks.heads import VectorHead, widen
 
 ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LIST_LOSSES: Registry[ListLoss] = Registry("ranking loss")
-"""By `ranking_loss`: `(scores [L, C], gains [L, C], which are candidates bool [L, C]) -> loss per list [L]`, in nats."""
+"""By `ranking_loss`: `(scores [L, C], gains [L, C], where candidates are, bool [L, C]) -> [L]`, in nats per list."""
 
 
 @LIST_LOSSES.register("listwise")

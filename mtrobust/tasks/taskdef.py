@@ -97,7 +97,7 @@ class TaskDef(StrictModel):
     mlm_probability: float = Field(0.15, gt=0, lt=1, description="masked LM: share of the tokens that are predicted")
     whole_word_masking: bool = Field(False, description="masked LM: all tokens of a word are masked together")
     ranking_loss: Literal["listwise", "pairwise"] = Field(
-        "listwise", description="ranking: cross-entropy over a list, or over its pairs of a better and a worse candidate"
+        "listwise", description="candidates: cross-entropy over a list, or over its pairs of a better and a worse one"
     )
     batch_size: int | None = Field(None, ge=1, description="rows per batch; default: the run's")
     max_train_samples: int | None = Field(None, ge=1, description="training rows drawn by the seed; default: the run's")

@@ -142,8 +142,8 @@ class SequenceLabeling(TaskType):
         if not cut.any():
             return None
         return (
-            f"{int(cut.sum())} of {words} words, in {int((cut > 0).sum())} of {len(cut)} rows, are beyond max_len (or have "
-            f"no token): not trained on, predicted as {self.outside or 'null'}"
+            f"{int(cut.sum())} of {words} words, in {int((cut > 0).sum())} of {len(cut)} rows, are beyond max_len "
+            f"(or have no token): not trained on, predicted as {self.outside or 'null'}"
         )
 
     @property

@@ -45,10 +45,10 @@ class TrainRows:
     """The training features of one task: what is taken of its training splits, one after the other.
 
     parts: the features of whole splits. What is sampled are units: single features, or with `together` all features of
-    a row. lengths: int32 [n], of a unit's longest feature; sizes: int64 [n], its features. Called with units' positions,
-    it makes the batch of their features. row_ids: int64, one per feature; labelled: bool, alike, the features that are
-    trained on with their label. A feature's row id is its number in the whole split (plus the sizes of the splits
-    before), so a subset of the rows sees the noise that it would see among all.
+    a row. lengths: int32 [n], of a unit's longest feature; sizes: int64 [n], its features; called with positions of
+    units, it makes the batch of their features. row_ids: int64, one per feature; labelled: bool, alike, the features
+    that are trained on with their label. A feature's row id is its number in the whole split (plus the sizes of the
+    splits before), so a subset of the rows sees the noise that it would see among all.
     """
 
     def __init__(
