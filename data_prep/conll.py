@@ -93,8 +93,8 @@ def convert(record: Record, columns: Columns, chunks: bool) -> Row:
         for what, column in (("token", columns.token), ("tag", columns.tag)):
             if not -len(line) <= column < len(line) or not line[column].strip():
                 raise RowFault(f"line {' '.join(line)!r:.40}: {len(line)} columns, no {what} in column {column}")
-    if columns.token % len(lines[0]) == columns.tag % len(lines[0]):
-        raise RowFault(f"{len(lines[0])} columns: token and tag are the same one")
+        if columns.token % len(line) == columns.tag % len(line):
+            raise RowFault(f"line {' '.join(line)!r:.40}: {len(line)} columns, token and tag are the same one")
     tags = [line[columns.tag].strip() for line in lines]
     if chunks:
         wrong = [tag for tag in tags if not _CHUNK.fullmatch(tag)]

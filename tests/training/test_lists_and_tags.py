@@ -119,25 +119,25 @@ def test_shares_are_of_lists(world):
 
 @pytest.mark.parametrize("method", [None, "rapt"])
 @pytest.mark.parametrize("task", TASKS)
-def test_four_times_four_equals_sixteen(world, task, method):
+def test_two_times_four_equals_eight(world, task, method):
     common = {"learning_rate": 1e-9, "overwrite_output_dir": True, "num_train_epochs": 2}
-    train(of(world, "run-16", [task], method, per_device_train_batch_size=16, **common))
-    train(of(world, "run-4x4", [task], method, gradient_accumulation_steps=4, **common))
-    large, small = losses(world / "run-16"), losses(world / "run-4x4")
+    train(of(world, "run-8", [task], method, per_device_train_batch_size=8, **common))
+    train(of(world, "run-2x4", [task], method, gradient_accumulation_steps=2, **common))
+    large, small = losses(world / "run-8"), losses(world / "run-2x4")
     assert len(large) == len(small) > 3
     for (_, a), (_, b) in zip(large, small, strict=True):
         for name in a.keys() & {"loss", "task", "rapt/reg"}:
             assert b[name] == pytest.approx(a[name], rel=5e-6), name
     norms = [
         [line["grad_norm"] for line in read_lines(world / run / "metrics.jsonl") if "grad_norm" in line]
-        for run in ("run-16", "run-4x4")
+        for run in ("run-8", "run-2x4")
     ]
     assert norms[1] == pytest.approx(norms[0], rel=2e-5)
 
 
 @pytest.mark.parametrize("method", ["rapt", "smart"])
 def test_interrupted_runs_end_with_the_same_bits(world, method):
-    values = {"eval_steps": 5, "save_steps": 4, "logging_steps": 2, "max_tokens_per_batch": 160}
+    values = {"eval_steps": 5, "save_steps": 4, "logging_steps": 2, "max_tokens_per_batch": 160, "num_train_epochs": 2}
     train(of(world, f"whole-{method}", TASKS, method, **values))
 
     class Killed(Exception):
@@ -153,8 +153,8 @@ def test_interrupted_runs_end_with_the_same_bits(world, method):
             train(of(world, f"broken-{method}", TASKS, method, resume=True, **values), on_event)
     train(of(world, f"broken-{method}", TASKS, method, resume=True, **values))
     whole, broken = state_of(world / f"whole-{method}"), state_of(world / f"broken-{method}")
-    assert whole.keys() == broken.keys() and all(torch.equal(whole[name], broken[name]) for name in whole)
-    assert losses(world / f"whole-{method}") == losses(world / f"broken-{method}")
+    assert all(torch.equal(value, broken[0][name]) for name, value in whole[0].items())
+    assert whole[1:] == broken[1:]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,8 @@ def test_evaluation_is_the_same_for_any_batch_size_and_part(finished, tmp_path):
         assert predict(run, task, part, tmp_path / "out.jsonl", batch_size=2) == 3
         for found, expected in zip(read_lines(tmp_path / "out.jsonl"), records[3:6], strict=True):
             assert found["prediction"] == expected["prediction"] and "label" not in found
-            assert found.get("scores") == pytest.approx(expected.get("scores"), rel=1e-3, abs=1e-5)
+            if "scores" in expected:
+                assert found["scores"] == pytest.approx(expected["scores"], rel=1e-3, abs=1e-5)
 
 
 def test_a_candidate_is_a_window_of_embed(finished, tmp_path):
