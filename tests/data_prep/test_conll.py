@@ -55,8 +55,8 @@ def test_a_file_of_conll_2003(tmp_path, capsys):
 
 
 def test_other_columns_and_plain_tags(tmp_path, capsys):
-    lines = ["# sent_id = 1", "# text = No , it is .", "1\tNo\tINTJ", "2\t,\tPUNCT", "3\tit\tPRON", "", "1\tNew York\tPROPN"]
-    path = write(tmp_path / "a.conllu", *lines)
+    words = ["1\tNo\tINTJ", "2\t,\tPUNCT", "3\tit\tPRON", "", "1\tNew York\tPROPN"]
+    path = write(tmp_path / "a.conllu", "# sent_id = 1", "# text = No , it is .", *words)
     prep("conll", "--train_file", path, "--token_column", 1, "--tag_column", 2, "--task", "pos", "--out", tmp_path)
     assert [row["tokens"] for row in rows(tmp_path / "pos" / "train.jsonl")] == [["No", ",", "it"], ["New York"]]
     out = capsys.readouterr().out
@@ -80,15 +80,15 @@ def test_lines_that_are_rejected(tmp_path):
 
 
 def test_faults(tmp_path):
-    write(tmp_path / "raw" / "train.txt", "a O")
+    one = write(tmp_path / "raw" / "train.txt", "a O")
     write(tmp_path / "raw" / "train.conll", "a O")
     for argv, message in [
         ((), "nothing to prepare: name files by --raw or --train_file"),
         (("--train_file", tmp_path / "gone"), "--train_file: no file"),
         (("--raw", tmp_path / "gone"), "--raw: .* is not a folder"),
         (("--raw", tmp_path / "raw"), "train: several files .train.txt, train.conll.; name one: --train_file"),
-        (("--train_file", tmp_path / "raw" / "train.txt", "--task", "a b"), "--task: 'a b'"),
-        (("--train_file", tmp_path / "raw" / "train.txt", "--tag_column", 4), "no usable row; first: .*no tag in column 4"),
+        (("--train_file", one, "--task", "a b"), "--task: 'a b'"),
+        (("--train_file", one, "--tag_column", 4), "no usable row; first: .*no tag in column 4"),
     ]:
         with pytest.raises(UserError, match=message):
             prep("conll", *argv, "--out", tmp_path / "out")

@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from mtrobust.config import TrainConfig
-from mtrobust.data.collator import Collator
+from mtrobust.data.collator import evaluation_batches
 from mtrobust.errors import UserError
+from mtrobust.evaluation.evaluator import run_features
 from mtrobust.models.export import export
 from mtrobust.models.multitask import MultiTaskModel
 from mtrobust.tasks.taskdef import TaskDef
@@ -30,7 +31,10 @@ TASKS = {
 }
 ROWS = {
     "order": [{"id": "a", "text": "Where was it?", "candidates": ["A cat.", "It was built near the river."]}],
-    "names": [{"id": "a", "tokens": "The doctor met the lawyers in Zürich .".split(" ")}, {"id": "b", "tokens": ["A"]}],
+    "names": [
+        {"id": "a", "tokens": ["The", "doctor", "met", "the", "lawyers", "in", "Zürich", "."]},
+        {"id": "b", "tokens": ["A"]},
+    ],
 }
 ROWS["choice"] = ROWS["order"]
 WITHOUT = {"t5": ("order", "choice", "names"), "deberta": ("choice",)}
@@ -47,15 +51,16 @@ def run_of(folder) -> SimpleNamespace:
 
 
 def inside(run, name: str):
-    """Parsed rows, their batch, and the outputs inside mtrobust."""
+    """Predictions of the rows, their batch, and the outputs inside mtrobust."""
     kind = TASKS[name].type
     rows = [raw | kind.parse_row(raw) for raw in ROWS[name]]
     features = kind.featurize(rows, run.tokenizer, 64, training=False)
-    batch = Collator(TASKS[name], run.tokenizer.pad_token_id)(features)
+    collate = evaluation_batches(TASKS[name], run.tokenizer)
+    batch = collate(features)
     with torch.no_grad():
-        out = run.model(batch)
-    return kind.decode(rows, features, [{k: v[i].numpy() for k, v in run.model.heads[name].report(out, batch).items()}
-                                        for i in range(len(features))]), batch, out["logits"]  # fmt: skip
+        logits = run.model(batch)["logits"]
+    outputs = run_features(run.model, TASKS[name], features, collate, batch_size=8)
+    return kind.decode(rows, features, outputs), batch, logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -85,7 +90,7 @@ def test_the_exported_models_give_the_same_logits(family, tiny_model_dir, tmp_pa
         if name == "names":
             given, expected = given[real], expected[real]
         torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-5)
-        assert given.std() > 1e-3
+        assert given.std() > 1e-4  # the rows differ, so equal logits mean something
     after = run.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "the model inside stays as it was"
 
