@@ -58,7 +58,8 @@ def to_bio(tags: Iterable[str]) -> list[str]:
 
 def sentences(path: Path) -> Iterator[Record | Reject]:
     """The lines of each sentence as lists of columns, placed by their first line."""
-    place, lines, fault = "", [], ""
+    place, fault = "", ""
+    lines: list[list[str]] = []
     with open_raw(path) as file:
         for number, line in enumerate(file, start=1):
             text = line.rstrip("\r\n")

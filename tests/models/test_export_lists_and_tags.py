@@ -43,8 +43,11 @@ WITHOUT = {"t5": ("order", "choice", "names"), "deberta": ("choice",)}
 def run_of(folder) -> SimpleNamespace:
     config = TrainConfig(task_def=["t.yml"], data_dir=".", model_name_or_path=str(folder), output_dir="run")
     model = MultiTaskModel.from_encoder(config, TASKS).eval()
-    for parameter in model.heads.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        for parameter in model.heads.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        for parameter in model.encoder.layer_list.parameters():  # so that candidates get different scores
+            parameter.mul_(4 if parameter.dim() > 1 else 1)
     return SimpleNamespace(
         config=config, tasks=TASKS, model=model, tokenizer=AutoTokenizer.from_pretrained(folder), path=None
     )
