@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
@@ -42,9 +43,11 @@ _CALLED = {
     "span": "question answering",
     "mlm": "masked language modelling",
 }
-_HAVE = (
-    "BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DeBERTa, DeBERTa-v2, ALBERT, DistilBERT, MPNet and ModernBERT have one"
-)
+_NAMES = {
+    "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-R", "camembert": "CamemBERT", "electra": "ELECTRA",
+    "deberta": "DeBERTa", "deberta-v2": "DeBERTa-v2", "albert": "ALBERT", "distilbert": "DistilBERT", "mpnet": "MPNet",
+    "modernbert": "ModernBERT",
+}  # fmt: skip
 _OF_FIRST = ("sequence", "choice")  # kinds that read one vector per text
 # T5's classes for these tasks read the decoder; an encoder alone takes the linear heads below.
 _WITHOUT = frozenset({"t5"})
@@ -224,9 +227,12 @@ class FamilyHead(nn.Module):
 
 
 def _no_class(config: PreTrainedConfig, kind: Kind) -> str:
-    """That a family lacks a kind of head."""
-    name = config.model_type
-    return f"model type '{name}' has no Hugging Face class for {_CALLED[kind]} on an encoder alone; {_HAVE}"
+    """That a family lacks a kind of head, and which have one."""
+    *others, last = (name for family, name in _NAMES.items() if CONFIG_MAPPING[family] in _MAPPINGS[kind])
+    return (
+        f"model type '{config.model_type}' has no Hugging Face class for {_CALLED[kind]} on an encoder alone; "
+        f"{', '.join(others)} and {last} have one"
+    )
 
 
 def _without_encoder(
