@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ONLY_FOR = {  # keys of one kind of task: data format -> what it is called, keys
     "MRC": ("span tasks", ("doc_stride", "max_answer_length", "n_best", "span_positions")),
+    "PremiseAndMultiHypothesis": ("lists of candidates", ("ranking_loss",)),
     "MLM": ("masked language models", ("mlm_probability", "whole_word_masking")),
     "Generation": ("tasks that write text", ("max_target_len", "num_beams", "length_penalty")),
 }
@@ -49,7 +50,7 @@ def _contradictions(task: TaskDef) -> list[str]:
     twice = sorted({label for label in task.labels if task.labels.count(label) > 1})
     if twice:
         found.append(f"labels: {', '.join(twice)}: named twice")
-    if task.labels and task.n_class != len(task.labels):
+    if task.labels and task.n_class != len(task.labels) and task.task_type in mtdnn.NAMED_CLASSES:
         found.append(f"n_class: {task.n_class}: but {len(task.labels)} labels ({show(', '.join(task.labels))})")
     for data_format, (kind, keys) in _ONLY_FOR.items():
         if task.data_format != data_format:

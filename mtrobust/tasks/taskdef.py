@@ -96,6 +96,9 @@ class TaskDef(StrictModel):
     span_positions: Literal["passage", "all"] = Field("passage", description="spans: tokens that can be start or end")
     mlm_probability: float = Field(0.15, gt=0, lt=1, description="masked LM: share of the tokens that are predicted")
     whole_word_masking: bool = Field(False, description="masked LM: all tokens of a word are masked together")
+    ranking_loss: Literal["listwise", "pairwise"] = Field(
+        "listwise", description="candidates: cross-entropy over a list, or over its pairs of a better and a worse one"
+    )
     max_target_len: int = Field(32, ge=2, description="generation: tokens of a target, and most that are written")
     num_beams: int = Field(1, ge=1, description="generation: width of the beam search; 1: the likeliest token wins")
     length_penalty: float = Field(
@@ -122,7 +125,7 @@ class TaskDef(StrictModel):
         labels, n_class = values.get("labels"), values.get("n_class")
         named = kind in mtdnn.NAMED_CLASSES
         if n_class is None:
-            n_class = len(labels) if labels and isinstance(labels, list) else mtdnn.N_CLASS.get(str(kind))
+            n_class = mtdnn.N_CLASS.get(str(kind)) or (len(labels) if labels and isinstance(labels, list) else None)
         values["n_class"] = n_class
         if n_class is None:
             del values["n_class"]
