@@ -21,6 +21,7 @@ import numpy as np
 
 from mtrobust.data.rows import find_split, iter_rows
 from mtrobust.errors import RunError, UserError
+from mtrobust.tasks.tokenised import is_tokenised
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -292,7 +293,12 @@ def _write(
     """Writes the features of all rows as record batches of `CHUNK`; returns the number of rows."""
     writer, rows = None, 0
     waiting: list[dict[str, Any]] = []
-    for block in _blocks(iter_rows(task, source)):
+
+    def fits(row: dict[str, Any]) -> None:
+        if is_tokenised(row):
+            task.type.check_tokenised(row, tokenizer, max_len, training)
+
+    for block in _blocks(iter_rows(task, source, fits)):
         for feature in task.type.featurize(block, tokenizer, max_len, training):
             feature["row"] = int(feature["row"]) + rows
             waiting.append(feature)

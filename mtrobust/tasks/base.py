@@ -163,6 +163,7 @@ class TaskType(ABC):
     summary: ClassVar[str]  # one line for `mtrobust tasks`
     self_labelled: ClassVar[bool] = False  # every row is its own label, so that none can be held out
     soft_labels: ClassVar[bool] = False  # rows may have a `soft_label`, and `soft_row` makes them
+    tokenised: ClassVar[bool] = False  # rows may come as token ids (see `mtrobust.tasks.tokenised`)
     head_choice: ClassVar[bool] = False  # a vector per example is read, so `head_input` and `enable_san` have a meaning
 
     def __init__(self, task: TaskDef) -> None:
@@ -183,6 +184,12 @@ class TaskType(ABC):
     ) -> list[dict[str, Any]]:
         """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
         into `rows`; one row may become several features, never none) and every name in `columns`."""
+
+    def check_tokenised(  # noqa: B027  (most types read texts only)
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """Raises `RowError` where a parsed row of token ids is not for this tokenizer, length or use. Only where
+        `tokenised`; `featurize` asks it too."""
 
     def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
         """The batch as one pass sees it: what is drawn anew for each pass over a row (which tokens are masked) is drawn

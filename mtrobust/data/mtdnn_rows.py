@@ -1,0 +1,170 @@
+"""MT-DNN's rows in the keys of JSON Lines: its canonical TSV, and the lines of token ids that its preprocessing writes."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from mtrobust.tasks.base import RowError
+from mtrobust.tasks.tokenised import is_tokenised, with_tokens
+
+if TYPE_CHECKING:
+    from mtrobust.tasks.taskdef import TaskDef
+
+# --- canonical TSV: fixed columns, no header, no quoting --------------------------------------------------------------
+
+_COLUMNS = {
+    "PremiseOnly": ("id", "label", "text"),
+    "PremiseAndOneHypothesis": ("id", "label", "text", "text_pair"),
+    "PremiseAndMultiHypothesis": ("id", "candidate ids", "labels", "text", "candidate", "candidate"),  # and further ones
+    "Sequence": ("id", "tags", "tokens"),
+    "MRC": ("id", "answer", "context", "question"),
+}
+TSV_FORMATS = tuple(_COLUMNS)
+_MANY = "PremiseAndMultiHypothesis"
+
+
+def tsv_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
+    """The row of a line's fields, by the task's data format (one of `TSV_FORMATS`). Raises `RowError`."""
+    columns = _COLUMNS[task.data_format]
+    if len(fields) < len(columns) or (len(fields) > len(columns) and task.data_format != _MANY):
+        more = " or more" if task.data_format == _MANY else ""
+        raise RowError("columns", f"{len(fields)} found, {len(columns)}{more} needed ({', '.join(columns)})")
+    if task.data_format == _MANY:
+        return _ranking_row(task, fields)
+    raw: dict[str, Any] = dict(zip(columns, fields, strict=True))
+    if task.data_format == "Sequence":
+        tags = _listed(raw["tags"], "tags") if raw["tags"] else None
+        return raw | {"tokens": _listed(raw["tokens"], "tokens"), "tags": tags}
+    if task.data_format == "MRC":
+        answers = _answers(raw.pop("answer"))
+        return raw if answers is None else raw | {"answers": answers}
+    raw["label"] = _label(raw["label"], task.labels)
+    return raw
+
+
+def _label(text: str, labels: list[str]) -> str | int | float | None:
+    """A label as JSON would have it: a name stays text, numbers become numbers, nothing is no label."""
+    if text in labels:
+        return text
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text or None
+
+
+def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
+    """Candidates with their ids; `label` is the place of the one with the larger label where there are two kinds of
+    labels, else all of them as numbers. All the same say nothing of the order: no label."""
+    name, ids, labels, text, *candidates = fields
+    row = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(","), "label": None}
+    if not labels:
+        return row
+    values = [_relevance(label, task.labels) for label in labels.split(",")]
+    if len(values) != len(candidates):
+        raise RowError("label", f"{len(values)} labels for {len(candidates)} candidates; one for each is needed")
+    kinds = set(values)
+    if len(kinds) == 2 and values.count(max(values)) == 1:
+        row["label"] = values.index(max(values))
+    elif len(kinds) > 1:
+        row["label"] = values
+    return row
+
+
+def _relevance(text: str, labels: list[str]) -> float:
+    if text in labels:
+        return labels.index(text)
+    try:
+        return float(text)
+    except ValueError:
+        allowed = f"a number{' or one of ' + ', '.join(labels) if labels else ''} is needed for each candidate"
+        raise RowError("label", f"{text!r:.60}: {allowed}") from None
+
+
+def _listed(text: str, field: str) -> list[str]:
+    """A list of texts as Python prints it (or JSON)."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RowError(field, f"{text!r:.60}: a list of texts is needed, ['a', 'b']")
+    return value
+
+
+def _answers(text: str) -> dict[str, list[Any]] | None:
+    """`start:::end:::is_impossible:::answer`, or the answers of SQuAD as JSON; an empty field is no label."""
+    if not text:
+        return None
+    if text[0] in "{[":
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise RowError("answer", f"{text!r:.60}: not valid JSON: {error}") from None
+        return {"text": [], "answer_start": []} if isinstance(value, dict) and value.get("is_impossible") else value
+    start, *rest = text.split(":::", 3)
+    if len(rest) != 3 or not start.strip().isdigit() or rest[1].strip() not in ("0", "1"):
+        raise RowError("answer", f"{text!r:.60}: start:::end:::is_impossible:::answer is needed, or JSON")
+    if rest[1].strip() == "1":
+        return {"text": [], "answer_start": []}
+    return {"text": [rest[2]], "answer_start": [int(start)]}
+
+
+# --- lines of token ids -----------------------------------------------------------------------------------------------
+
+_OF_WINDOW = ("token_id", "type_id", "attention_mask", "mask", "start_position", "end_position", "offset_mapping")
+
+
+def mtdnn_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw row in our keys: of one with token ids `uid` becomes `id`, and padding is cut off. Raises `RowError`."""
+    row = dict(raw)
+    if not is_tokenised(row):
+        return row
+    if "uid" in row:
+        row.setdefault("id", row.pop("uid"))
+    if "windows" not in row:
+        return with_tokens(row)
+    windows = row["windows"]
+    if not isinstance(windows, list) or not windows or not all(isinstance(window, dict) for window in windows):
+        raise RowError("windows", f"{windows!r:.60}: a list of objects with token_id is needed")
+    return row | {"windows": [with_tokens(window, f"windows[{i}].") for i, window in enumerate(windows)]}
+
+
+class _Record(Protocol):
+    @property
+    def raw(self) -> dict[str, Any] | None: ...
+
+    def _replace(self, **values: Any) -> Any: ...
+
+
+R = TypeVar("R", bound=_Record)
+
+
+def joined_windows(records: Iterator[R]) -> Iterator[R]:
+    """Span tasks: lines of token ids that follow each other with the same `uid` are the windows of one question, and
+    become one record with `windows`. Others pass."""
+    held: R | None = None
+    name: Any = None
+    for record in records:
+        raw = record.raw
+        if raw is None or "token_id" not in raw:
+            if held is not None:
+                yield held
+            held = None
+            yield record
+            continue
+        window = {key: raw[key] for key in _OF_WINDOW if key in raw}
+        uid = raw.get("uid", raw.get("id"))
+        if held is not None and held.raw is not None and uid is not None and uid == name:
+            held.raw["windows"].append(window)
+            continue
+        if held is not None:
+            yield held
+        rest = {key: value for key, value in raw.items() if key not in _OF_WINDOW}
+        held, name = record._replace(raw=rest | {"windows": [window]}), uid
+    if held is not None:
+        yield held
