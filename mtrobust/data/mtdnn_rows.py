@@ -1,4 +1,4 @@
-"""MT-DNN's rows in the keys of JSON Lines: its canonical TSV, and the lines of token ids that its preprocessing writes."""
+"""MT-DNN's rows in the keys of JSON Lines: its canonical TSV, and the lines of token ids that it preprocesses to."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 # --- canonical TSV: fixed columns, no header, no quoting --------------------------------------------------------------
 
+_MANY = "PremiseAndMultiHypothesis"  # the only one with any number of columns
 _COLUMNS = {
     "PremiseOnly": ("id", "label", "text"),
     "PremiseAndOneHypothesis": ("id", "label", "text", "text_pair"),
-    "PremiseAndMultiHypothesis": ("id", "candidate ids", "labels", "text", "candidate", "candidate"),  # and further ones
+    _MANY: ("id", "candidate ids", "labels", "text", "candidate", "candidate"),
     "Sequence": ("id", "tags", "tokens"),
     "MRC": ("id", "answer", "context", "question"),
 }
 TSV_FORMATS = tuple(_COLUMNS)
-_MANY = "PremiseAndMultiHypothesis"
 
 
 def tsv_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
@@ -107,10 +107,10 @@ def _answers(text: str) -> dict[str, list[Any]] | None:
             raise RowError("answer", f"{text!r:.60}: not valid JSON: {error}") from None
         return {"text": [], "answer_start": []} if isinstance(value, dict) and value.get("is_impossible") else value
     start, *rest = text.split(":::", 3)
-    if len(rest) != 3 or not start.strip().isdigit() or rest[1].strip() not in ("0", "1"):
-        raise RowError("answer", f"{text!r:.60}: start:::end:::is_impossible:::answer is needed, or JSON")
-    if rest[1].strip() == "1":
+    if len(rest) == 3 and rest[1].strip() == "1":
         return {"text": [], "answer_start": []}
+    if len(rest) != 3 or not start.strip().isdecimal() or rest[1].strip() != "0":
+        raise RowError("answer", f"{text!r:.60}: start:::end:::is_impossible:::answer is needed, or JSON")
     return {"text": [rest[2]], "answer_start": [int(start)]}
 
 

@@ -339,7 +339,8 @@ def find_split(task: TaskDef, data_dir: str | Path, split: str) -> Path:
     found = [path for path in (folder / f"{split}{ending}" for ending in READERS) if path.is_file()]
     found = found or [path for path in (root / f"{name}_{split}{ending}" for ending in OLD_ENDINGS) if path.is_file()]
     if len(found) > 1:
-        raise UserError(f"{found[0].parent}: {split}: several files ({', '.join(p.name for p in found)}); keep one of them")
+        there = ", ".join(path.name for path in found)
+        raise UserError(f"{found[0].parent}: {split}: several files ({there}); keep one of them")
     if found:
         return found[0]
     if not root.is_dir():

@@ -48,7 +48,8 @@ def _contradictions(task: TaskDef) -> list[str]:
     twice = sorted({label for label in task.labels if task.labels.count(label) > 1})
     if twice:
         found.append(f"labels: {', '.join(twice)}: named twice")
-    if task.labels and task.n_class != len(task.labels):
+    outputs = task.labels and task.task_type not in mtdnn.LABELS_ARE_LEVELS
+    if outputs and task.n_class != len(task.labels):
         found.append(f"n_class: {task.n_class}: but {len(task.labels)} labels ({show(', '.join(task.labels))})")
     for data_format, (kind, keys) in _ONLY_FOR.items():
         if task.data_format != data_format:

@@ -81,7 +81,7 @@ def check_windows(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, ma
         passage = {at for at, part in enumerate(parts_of(window, tokenizer)) if part == 1}
         if training:
             _check_positions(window, passage | {null_position(window["token_id"], tokenizer.cls_token_id)}, prefix)
-        else:
+        if not training or window["offsets"] is not None:
             _check_offsets(window, row["context"], passage, prefix)
 
 
@@ -99,7 +99,8 @@ def _check_offsets(window: Mapping[str, Any], context: str | None, passage: set[
         name = "context" if window["offsets"] is not None else f"{prefix}offset_mapping"
         made = "this line was made for training; evaluate on those of a dev split, or on SQuAD's own file"
         raise RowError(name, f"is missing; {made}")
-    wrong = [pair for at, pair in enumerate(window["offsets"]) if at in passage and not pair[0] <= pair[1] <= len(context)]
+    pairs = [pair for at, pair in enumerate(window["offsets"]) if at in passage]
+    wrong = [pair for pair in pairs if not pair[0] <= pair[1] <= len(context)]
     if wrong:
         raise RowError(f"{prefix}offset_mapping", f"{wrong[0]}: not a piece of the context ({len(context)} characters)")
 

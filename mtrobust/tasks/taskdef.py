@@ -117,7 +117,8 @@ class TaskDef(StrictModel):
         labels, n_class = values.get("labels"), values.get("n_class")
         named = kind in mtdnn.NAMED_CLASSES
         if n_class is None:
-            n_class = len(labels) if labels and isinstance(labels, list) else mtdnn.N_CLASS.get(str(kind))
+            listed = labels if isinstance(labels, list) and kind not in mtdnn.LABELS_ARE_LEVELS else None
+            n_class = len(listed) if listed else mtdnn.N_CLASS.get(str(kind))
         values["n_class"] = n_class
         if n_class is None:
             del values["n_class"]
