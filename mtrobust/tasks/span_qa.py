@@ -126,8 +126,9 @@ def _tokenised_feature(
     passage, offsets = span_tokens.arrays_of(window, tokenizer)
     starts, ends = _trimmed(offsets[:, 0], offsets[:, 1], passage, row["context"] or "")
     passage[span_tokens.null_position(window["token_id"], tokenizer.cls_token_id)] = True
-    positions = window["positions"]
-    columns = _columns(row_index, positions or (-1, -1), positions is not None, passage, starts, ends)
+    positions = window["positions"]  # not known in lines made for evaluation, where no loss is asked for
+    labelled = positions is not None or row["answers"] is not None
+    columns = _columns(row_index, positions or (-1, -1), labelled, passage, starts, ends)
     return tokens.inputs_of(window, tokenizer) | columns
 
 
