@@ -17,6 +17,7 @@ from mtrobust.config import PerturbSpec, TrainConfig
 from mtrobust.config_values import allowed, faults_of, show, strip_optional, wrong_kind
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
+from mtrobust.tasks import mtdnn_flags
 from mtrobust.yaml_file import read_scalar, read_yaml
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _take(given: Given, name: str, value: str | None) -> None:
     if name.startswith("perturb."):
         # an option without a value is a switch: `--perturb.exact`
         given.perturb.append((name.removeprefix("perturb."), "true" if value is None else value))
+    elif name not in _FIELDS and (told := mtdnn_flags.answer(name)):
+        given.faults.append(f"--{name}: {told}")
     elif name not in _FIELDS:
         names = [*_FIELDS, "perturb.<option>"]
         given.faults.append(f"--{name}: unknown flag{suggestion(name, names)} (mtrobust train --help lists all)")
@@ -117,6 +120,9 @@ def parse_train(argv: list[str]) -> Parsed:
         except UserError as error:
             faults += error.faults
         sources = {key: f"{recipe}: {key}" for key in values}
+        old = {key: mtdnn_flags.answer(key) for key in values if key not in _FIELDS}
+        faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items() if told]
+        values = {key: value for key, value in values.items() if not old.get(key)}
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
     for key, value in list(values.items()):
