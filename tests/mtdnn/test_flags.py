@@ -13,11 +13,12 @@ from mtrobust.config_parse import parse_train
 from mtrobust.perturb import METHODS
 from mtrobust.tasks.mtdnn_flags import FLAGS, answer
 from mtrobust.tasks.taskdef import TaskDef
+from tests.mtdnn.definitions import words
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "from_mt_dnn.md"
 SAME = ["task_def", "data_dir", "output_dir", "learning_rate", "weight_decay", "seed", "resume"]
 # the flags of its `train.py`
-THEIRS = """
+THEIRS = words("""
 log_file tensorboard tensorboard_logdir init_checkpoint data_dir data_sort_on name task_def train_datasets test_datasets
 glue_format_on mkd_opt do_padding tokenizer dataloader_num_workers update_bert_opt multi_gpu_on mem_cum_type
 answer_num_turn answer_mem_drop_p answer_att_hidden_size answer_att_type answer_rnn_type answer_sum_att_type
@@ -29,7 +30,7 @@ optimizer grad_clipping global_grad_clipping weight_decay learning_rate momentum
 vb_dropout dropout_p dropout_w bert_dropout_p model_ckpt resume scheduler_type output_dir seed grad_accumulation_step
 fp16 fp16_opt_level adv_train adv_opt adv_norm_level adv_p_norm adv_alpha adv_k adv_step_size adv_noise_var adv_epsilon
 encode_mode debug transformer_cache
-""".split()
+""")
 
 
 def test_every_flag_of_theirs_is_ours_or_answered():
