@@ -178,18 +178,18 @@ class TaskType(ABC):
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The row with its fields checked and typed (label names become ids). Raises `RowError`."""
 
+    def check_tokenised(  # noqa: B027  (most types read texts only)
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """Raises `RowError` where a parsed row of token ids is not for this tokenizer, length or use. Only where
+        `tokenised`; `featurize` asks it too."""
+
     @abstractmethod
     def featurize(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
     ) -> list[dict[str, Any]]:
         """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
         into `rows`; one row may become several features, never none) and every name in `columns`."""
-
-    def check_tokenised(  # noqa: B027  (most types read texts only)
-        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
-    ) -> None:
-        """Raises `RowError` where a parsed row of token ids is not for this tokenizer, length or use. Only where
-        `tokenised`; `featurize` asks it too."""
 
     def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
         """The batch as one pass sees it: what is drawn anew for each pass over a row (which tokens are masked) is drawn

@@ -89,6 +89,3 @@ N_CLASS = {"Regression": 1, "Ranking": 1, "SpanClassification": 2, "SpanClassifi
 
 # task types whose classes have names; where a definition gives none, "0", "1", ...
 NAMED_CLASSES = ("Classification", "SequenceLabeling")
-
-# task types whose labels, where a definition lists some, name levels of relevance (a later one is better), not outputs
-LABELS_ARE_LEVELS = ("Ranking",)

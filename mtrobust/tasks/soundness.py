@@ -48,8 +48,7 @@ def _contradictions(task: TaskDef) -> list[str]:
     twice = sorted({label for label in task.labels if task.labels.count(label) > 1})
     if twice:
         found.append(f"labels: {', '.join(twice)}: named twice")
-    outputs = task.labels and task.task_type not in mtdnn.LABELS_ARE_LEVELS
-    if outputs and task.n_class != len(task.labels):
+    if task.labels and task.n_class != len(task.labels) and task.task_type in mtdnn.NAMED_CLASSES:
         found.append(f"n_class: {task.n_class}: but {len(task.labels)} labels ({show(', '.join(task.labels))})")
     for data_format, (kind, keys) in _ONLY_FOR.items():
         if task.data_format != data_format:

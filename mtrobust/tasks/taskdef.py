@@ -117,8 +117,7 @@ class TaskDef(StrictModel):
         labels, n_class = values.get("labels"), values.get("n_class")
         named = kind in mtdnn.NAMED_CLASSES
         if n_class is None:
-            listed = labels if isinstance(labels, list) and kind not in mtdnn.LABELS_ARE_LEVELS else None
-            n_class = len(listed) if listed else mtdnn.N_CLASS.get(str(kind))
+            n_class = mtdnn.N_CLASS.get(str(kind)) or (len(labels) if labels and isinstance(labels, list) else None)
         values["n_class"] = n_class
         if n_class is None:
             del values["n_class"]
