@@ -14,6 +14,7 @@ from tests.mtdnn.definitions import FILES, NER, QNLI, text_of
 # tasks that cannot be used, and how the message goes on after `file: task.`
 REFUSED = {
     ("superglue", "record"): "task_type: ClozeChoice: not supported yet (supported: ",
+    ("ner", "pos"): "metric_meta: SeqEval: ",
     ("anli", "fever"): "n_class: 2: but 3 labels (contradiction, neutral, entailment)",
     **{("generation", name): "data_format: Premise" for name in FILES["generation"]},
 }
