@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtrobust.tasks.base import RowError
 from mtrobust.tasks.tokenised import is_tokenised, with_tokens
@@ -61,7 +62,8 @@ def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
     """Candidates with their ids; `label` is the place of the one with the larger label where there are two kinds of
     labels, else all of them as numbers. All the same say nothing of the order: no label."""
     name, ids, labels, text, *candidates = fields
-    row = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(","), "label": None}
+    row: dict[str, Any] = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(",")}
+    row["label"] = None
     if not labels:
         return row
     values = [_relevance(label, task.labels) for label in labels.split(",")]
@@ -134,37 +136,31 @@ def mtdnn_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
     return row | {"windows": [with_tokens(window, f"windows[{i}].") for i, window in enumerate(windows)]}
 
 
-class _Record(Protocol):
-    @property
-    def raw(self) -> dict[str, Any] | None: ...
+class Record(NamedTuple):
+    """One raw row, or what is wrong with it. place: a line number, or a path inside a JSON document."""
 
-    def _replace(self, **values: Any) -> Any: ...
-
-
-R = TypeVar("R", bound=_Record)
+    place: str
+    raw: dict[str, Any] | None
+    fault: str = ""  # `field: message`
 
 
-def joined_windows(records: Iterator[R]) -> Iterator[R]:
+def joined_windows(records: Iterable[Record]) -> Iterator[Record]:
     """Span tasks: lines of token ids that follow each other with the same `uid` are the windows of one question, and
     become one record with `windows`. Others pass."""
-    held: R | None = None
-    name: Any = None
-    for record in records:
-        raw = record.raw
-        if raw is None or "token_id" not in raw:
-            if held is not None:
-                yield held
-            held = None
-            yield record
+    for uid, group in groupby(records, _question):
+        if uid is None:
+            yield from group
             continue
-        window = {key: raw[key] for key in _OF_WINDOW if key in raw}
-        uid = raw.get("uid", raw.get("id"))
-        if held is not None and held.raw is not None and uid is not None and uid == name:
-            held.raw["windows"].append(window)
-            continue
-        if held is not None:
-            yield held
-        rest = {key: value for key, value in raw.items() if key not in _OF_WINDOW}
-        held, name = record._replace(raw=rest | {"windows": [window]}), uid
-    if held is not None:
-        yield held
+        lines = list(group)
+        first = lines[0].raw or {}
+        windows = [{key: (line.raw or {})[key] for key in _OF_WINDOW if key in (line.raw or {})} for line in lines]
+        rest = {key: value for key, value in first.items() if key not in _OF_WINDOW}
+        yield lines[0]._replace(raw=rest | {"windows": windows})
+
+
+def _question(record: Record) -> tuple[str, Any] | None:
+    """What windows of one question have in common; None for a record that is none. Without a `uid` each is its own."""
+    if record.raw is None or "token_id" not in record.raw:
+        return None
+    uid = record.raw.get("uid", record.raw.get("id"))
+    return ("line", record.place) if uid is None else ("uid", uid)

@@ -12,9 +12,9 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from mtrobust.data.mtdnn_rows import TSV_FORMATS, joined_windows, mtdnn_keys, tsv_row
+from mtrobust.data.mtdnn_rows import TSV_FORMATS, Record, joined_windows, mtdnn_keys, tsv_row
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
 from mtrobust.tasks.base import TASK_TYPES, RowError
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 SHOWN_FAULTS = 20
 _UTF8_BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a zip archive", b"\x1f\x8b": "gzip"}
-
-
-class Record(NamedTuple):
-    """One raw row, or what is wrong with it. place: a line number, or a path inside a JSON document."""
-
-    place: str
-    raw: dict[str, Any] | None
-    fault: str = ""  # `field: message`
 
 
 class Faults:
@@ -339,8 +331,8 @@ def find_split(task: TaskDef, data_dir: str | Path, split: str) -> Path:
     found = [path for path in (folder / f"{split}{ending}" for ending in READERS) if path.is_file()]
     found = found or [path for path in (root / f"{name}_{split}{ending}" for ending in OLD_ENDINGS) if path.is_file()]
     if len(found) > 1:
-        there = ", ".join(path.name for path in found)
-        raise UserError(f"{found[0].parent}: {split}: several files ({there}); keep one of them")
+        several = ", ".join(path.name for path in found)
+        raise UserError(f"{found[0].parent}: {split}: several files ({several}); keep one of them")
     if found:
         return found[0]
     if not root.is_dir():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 Rows = Sequence[dict[str, Any]]
+Encoded = tuple[dict[str, "np.ndarray"], Sequence[int | None]]
 PAIR = "PremiseAndOneHypothesis"
 # Beside the labels. has_label, has_soft: which kinds of label a row has; soft: the soft one; second: where the tokens
 # of the second text begin (0 where the head does not ask).
@@ -109,36 +110,38 @@ class SequenceType(TaskType):
             features.append(feature)
         return features
 
-    def _encoded(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
-    ) -> list[tuple[dict[str, np.ndarray], Sequence[int | None]]]:
+    def _encoded(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool) -> list[Encoded]:
         """Of each row the encoder's inputs, and the text that each token is of."""
-        import numpy as np
-
-        written = [row for row in rows if not tokens.is_tokenised(row)]
-        pairs = [row["text_pair"] for row in written] if self.task.data_format == PAIR else None
-        encoded = (
-            tokenizer(
-                [row["text"] for row in written],
-                pairs,
-                truncation="longest_first",
-                max_length=max_len,
-                return_attention_mask=False,
-            )
-            if written
-            else {}
-        )
-        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-        made, at = [], 0
+        texts = iter(self._encoded_texts([row for row in rows if not tokens.is_tokenised(row)], tokenizer, max_len))
+        made: list[Encoded] = []
         for row in rows:
             if tokens.is_tokenised(row):
                 tokens.must_fit(self, row, tokenizer, max_len, training)
                 made.append((tokens.inputs_of(row, tokenizer), tokens.parts_of(row, tokenizer)))
-                continue
-            inputs = {name: np.asarray(encoded[name][at], dtype=np.int32) for name in names}
-            made.append((inputs, encoded.sequence_ids(at) if self.task.enable_san else ()))
-            at += 1
+            else:
+                made.append(next(texts))
         return made
+
+    def _encoded_texts(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int) -> list[Encoded]:
+        import numpy as np
+
+        if not rows:
+            return []
+        encoded = tokenizer(
+            [row["text"] for row in rows],
+            [row["text_pair"] for row in rows] if self.task.data_format == PAIR else None,
+            truncation="longest_first",
+            max_length=max_len,
+            return_attention_mask=False,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        return [
+            (
+                {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names},
+                encoded.sequence_ids(i) if self.task.enable_san else (),
+            )
+            for i in range(len(rows))
+        ]
 
     def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
         """Nothing is drawn; a batch without soft labels goes on without their columns."""

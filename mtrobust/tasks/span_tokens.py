@@ -6,7 +6,7 @@ characters of the `context`, and the `answer`: the former can be trained on, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mtrobust.tasks.base import RowError
@@ -105,7 +105,7 @@ def _check_offsets(window: Mapping[str, Any], context: str | None, passage: set[
         raise RowError(f"{prefix}offset_mapping", f"{wrong[0]}: not a piece of the context ({len(context)} characters)")
 
 
-def null_position(ids: Sequence[int], cls_id: int | None) -> int:
+def null_position(ids: Iterable[int], cls_id: int | None) -> int:
     """The position that stands for no answer: that of CLS; in families without it (T5) the first one."""
     return next((at for at, token in enumerate(ids) if token == cls_id), 0)
 
