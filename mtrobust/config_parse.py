@@ -41,6 +41,7 @@ class Given:
     perturb: list[tuple[str, str]] = field(default_factory=list)
     positional: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    old: list[str] = field(default_factory=list)  # names of MT-DNN's, each of them a fault
 
 
 @dataclass
@@ -92,6 +93,7 @@ def _take(given: Given, name: str, value: str | None) -> None:
         given.perturb.append((name.removeprefix("perturb."), "true" if value is None else value))
     elif name not in _FIELDS and (told := mtdnn_flags.answer(name)):
         given.faults.append(f"--{name}: {told}")
+        given.old.append(name)
     elif name not in _FIELDS:
         names = [*_FIELDS, "perturb.<option>"]
         given.faults.append(f"--{name}: unknown flag{suggestion(name, names)} (mtrobust train --help lists all)")
@@ -120,9 +122,10 @@ def parse_train(argv: list[str]) -> Parsed:
         except UserError as error:
             faults += error.faults
         sources = {key: f"{recipe}: {key}" for key in values}
-        old = {key: mtdnn_flags.answer(key) for key in values if key not in _FIELDS}
-        faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items() if told]
-        values = {key: value for key, value in values.items() if not old.get(key)}
+        old = {key: told for key in values if key not in _FIELDS and (told := mtdnn_flags.answer(key))}
+        faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items()]
+        values = {key: value for key, value in values.items() if key not in old}
+        given.old += old
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
     for key, value in list(values.items()):
@@ -131,6 +134,10 @@ def parse_train(argv: list[str]) -> Parsed:
     faults += perturb_faults
     values["perturb"] = specs
     parsed = _validate(values, sources, recipe_failed=recipe is not None and not sources)
+    if given.old:  # what is said of missing or default values would be about settings that the user did give
+        meant = {mtdnn_flags.FLAGS[name][0].removeprefix("--") for name in given.old}
+        parsed.faults = [line for line in parsed.faults if line.partition(": missing")[0].removeprefix("--") not in meant]
+        parsed.bad |= {"task_def"}
     return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
 
 

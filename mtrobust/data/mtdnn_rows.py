@@ -127,7 +127,7 @@ def mtdnn_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not is_tokenised(row):
         return row
     if "uid" in row:
-        row.setdefault("id", row.pop("uid"))
+        row = {"id": row.pop("uid")} | row
     if "windows" not in row:
         return with_tokens(row)
     windows = row["windows"]

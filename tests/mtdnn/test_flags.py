@@ -82,6 +82,13 @@ def test_an_old_flag_is_answered_in_one_line(flags: list[str], line: str, capsys
     assert f"error: {line}" in capsys.readouterr().err
 
 
+def test_nothing_else_is_said_of_what_an_old_flag_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--task_def", "glue", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run")]
+    assert main(["train", *words, "--train_datasets", "mrpc", "--init_checkpoint", "x"]) == 2
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert [line.split(":")[1] for line in lines] == [" --train_datasets", " --init_checkpoint"]
+
+
 def test_an_old_name_in_a_recipe_too(tmp_path: Path):
     recipe = tmp_path / "old.yml"
     recipe.write_text("epochs: 3\nfp16: true\nlearning_rate: 1e-4\n", encoding="utf-8")
