@@ -136,7 +136,8 @@ def parse_train(argv: list[str]) -> Parsed:
     parsed = _validate(values, sources, recipe_failed=recipe is not None and not sources)
     if given.old:  # what is said of missing or default values would be about settings that the user did give
         meant = {mtdnn_flags.FLAGS[name][0].removeprefix("--") for name in given.old}
-        parsed.faults = [line for line in parsed.faults if line.partition(": missing")[0].removeprefix("--") not in meant]
+        said = [line.partition(": missing")[0].removeprefix("--") for line in parsed.faults]
+        parsed.faults = [line for line, key in zip(parsed.faults, said, strict=True) if key not in meant]
         parsed.bad |= {"task_def"}
     return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
 
