@@ -49,14 +49,16 @@ class Tally:
             least, total, most, count = self.scores
             self.scores = (min(least, label), total + label, max(most, label), count + 1)
         else:
-            self.labels["unlabelled" if label is None else str(label)] += 1
+            labels = item.get("tags") or ["unlabelled" if label is None else label]
+            self.labels.update(map(str, labels))
 
     def described(self) -> str:
         """The labels in one line: counts and percent, the range of scores, or (un)answerable questions."""
         least, total, most, count = self.scores
         if count:
             return f"min {least:g}, mean {total / count:.3f}, max {most:g}"
-        return ", ".join(f"{name} {n} ({100 * n / self.rows:.1f} %)" for name, n in sorted(self.labels.items()))
+        total = self.labels.total()  # rows, or words
+        return ", ".join(f"{name} {n} ({100 * n / total:.1f} %)" for name, n in sorted(self.labels.items()))
 
 
 class TaskWriter:

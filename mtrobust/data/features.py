@@ -38,7 +38,7 @@ _IRRELEVANT = {
     "name", "metric_meta", "split_names", "dropout_p", "loss", "kd_loss", "kd_temperature", "adv_loss", "actf",
     "san_steps", "san_step_dropout", "head_input",
     "encoder_type", "max_len", "batch_size", "weight", "data", "perturb", "eval_sets", "n_best", "span_positions",
-    "mlm_probability", "whole_word_masking",
+    "mlm_probability", "whole_word_masking", "ranking_loss",
 }  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,9 @@ def load_features(
         features = _open(task, split, target)
     if features is None:
         raise RunError(f"{target}: cannot be read back after writing; choose another --cache_dir")
+    remark = task.type.remark(features.scalar)
+    if remark:
+        log.warning("%s.%s: %s", task.name, split, remark)
     return features
 
 

@@ -25,10 +25,19 @@ BUCKET_STEPS = 50  # steps whose rows are shuffled together, then sorted by leng
 
 @dataclass(frozen=True)
 class TaskRows:
-    """The training rows of one task. lengths: int [n], tokens per row; batch_size: rows per micro-batch and rank."""
+    """The training rows of one task.
+
+    lengths: int [n], tokens of each row (of its longest text, where it has several); batch_size: rows per micro-batch
+    and rank; sizes: int [n], texts of each row, which stand in the same batch (default: one each).
+    """
 
     lengths: np.ndarray
     batch_size: int
+    sizes: np.ndarray = field(default=None)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if self.sizes is None:
+            object.__setattr__(self, "sizes", np.broadcast_to(np.int64(1), len(self.lengths)))
 
 
 class MicroBatch(NamedTuple):
@@ -88,19 +97,19 @@ class _Stream:
         return self._passes[number]
 
     def _make(self, number: int) -> _Pass:
-        lengths = self.rows.lengths
+        lengths, sizes = self.rows.lengths, self.rows.sizes
         rng = _rng(*self.key, number)
         order = rng.permutation(len(lengths))
         if self.by_length:
             if self.max_tokens is None:
                 size = self.rows.batch_size * self.per_step
             else:
-                size = max(1, int(self.max_tokens * self.per_step / max(float(lengths.mean()), 1.0)))
+                size = max(1, int(self.max_tokens * self.per_step / max(float((lengths * sizes).mean()), 1.0)))
             order = _bucketed(order, lengths, size * BUCKET_STEPS)
         if self.max_tokens is None:
             bounds = np.append(np.arange(0, len(order), self.rows.batch_size), len(order))
         else:
-            bounds = _packed(lengths[order], self.max_tokens)
+            bounds = _packed(lengths[order], sizes[order], self.max_tokens)
         return _Pass(order, bounds, rng.permutation(math.ceil((len(bounds) - 1) / self.per_step)))
 
     def chunks(self, position: int) -> list[np.ndarray]:
@@ -158,7 +167,7 @@ class MultiTaskSampler:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.temperature, self.main_task, self.main_task_ratio = temperature, main_task, main_task_ratio
         self.main_last = main_last
-        self.lengths = {name: rows.lengths for name, rows in tasks.items()}
+        self.tasks = dict(tasks)
         self._policy = POLICIES[sampling]
         self._streams = [
             _Stream(rows, (seed, 0, zlib.crc32(name.encode())), world_size * accumulation, max_tokens, group_by_length)
@@ -208,7 +217,7 @@ class MultiTaskSampler:
         which = int(order[index])
         chunks = self._streams[which].chunks(int(positions[index]))
         task = self.names[which]
-        micro = _share(chunks, self.lengths[task], self.rank, self.world_size)
+        micro = _share(chunks, self.tasks[task], self.rank, self.world_size)
         return SampledStep(number, epoch, index, task, np.concatenate(chunks), micro)
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -304,22 +313,19 @@ def _bucketed(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([part[np.argsort(-lengths[part].astype(np.int64), kind="stable")] for part in parts])
 
 
-def _packed(lengths: np.ndarray, budget: int) -> np.ndarray:
-    """Bounds of consecutive groups with rows * longest <= budget; a row longer than the budget stands alone."""
+def _packed(lengths: np.ndarray, sizes: np.ndarray, budget: int) -> np.ndarray:
+    """Bounds of consecutive groups with texts * longest <= budget; a row that is larger stands alone."""
     bounds, start = [0], 0
     while start < len(lengths):
         first = max(1, int(lengths[start]))
-        window = lengths[start : start + max(1, budget // first)]  # more than these cannot fit beside the first
-        fits = len(window)
-        if window.max() > first:  # a longer row among them, as where a bucket ends
-            over = np.maximum.accumulate(window.astype(np.int64)) * np.arange(1, fits + 1) > budget
-            fits = max(1, int(over.argmax())) if over.any() else fits
-        start += fits
+        part = slice(start, start + max(1, budget // first))  # more than these cannot fit beside the first
+        over = np.maximum.accumulate(lengths[part].astype(np.int64)) * np.cumsum(sizes[part]) > budget
+        start += max(1, int(over.argmax())) if over.any() else len(over)
         bounds.append(start)
     return np.array(bounds)
 
 
-def _share(chunks: list[np.ndarray], lengths: np.ndarray, rank: int, world: int) -> tuple[MicroBatch, ...]:
+def _share(chunks: list[np.ndarray], rows: TaskRows, rank: int, world: int) -> tuple[MicroBatch, ...]:
     """The chunks of one rank. The last step of a pass may have a number that ranks cannot share: the chunks with most
     rows are halved until they can; with fewer rows than places, the places left over are ghosts."""
     chunks = list(chunks)
@@ -328,7 +334,7 @@ def _share(chunks: list[np.ndarray], lengths: np.ndarray, rank: int, world: int)
         whole = chunks[largest]
         chunks[largest : largest + 1] = [whole[: len(whole) // 2], whole[len(whole) // 2 :]]
     # Chunks of similar cost run side by side on the ranks; the most expensive first.
-    chunks.sort(key=lambda chunk: -int(lengths[chunk].max()) * len(chunk))
+    chunks.sort(key=lambda chunk: -int(rows.lengths[chunk].max()) * int(rows.sizes[chunk].sum()))
     ghost = MicroBatch(chunks[-1][-1:], ghost=True)
     places = [MicroBatch(chunk) for chunk in chunks] + [ghost] * (-len(chunks) % world)
     return tuple(places[rank::world])

@@ -61,11 +61,12 @@ class TrainedRun(Protocol):
 
 @dataclass(frozen=True)
 class Exported:
-    """What the model card says of a kind of task."""
+    """What the model card says of a kind of task. shaped: a batch of texts, [B, T] each, as its class takes it."""
 
     auto_class: str
     pipeline_tag: str
     usage: str
+    shaped: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 
 EXPORTS: Registry[Callable[..., Exported]] = Registry("exportable task type")
@@ -86,6 +87,25 @@ def _regression(task: TaskDef, config: PreTrainedConfig) -> Exported:
     return Exported("AutoModelForSequenceClassification", "text-classification", _pipeline_usage(task))
 
 
+@EXPORTS.register("Ranking")
+def _ranking(task: TaskDef, config: PreTrainedConfig) -> Exported:
+    _name_classes(config, ["score"])
+    config.problem_type = "regression"  # pipelines then give the score itself
+    return Exported("AutoModelForSequenceClassification", "text-ranking", _RANKING_USAGE)
+
+
+@EXPORTS.register("MultipleChoice")
+def _choice(task: TaskDef, config: PreTrainedConfig) -> Exported:
+    one_list = lambda inputs: {name: tensor.unsqueeze(0) for name, tensor in inputs.items()}  # noqa: E731
+    return Exported("AutoModelForMultipleChoice", "multiple-choice", _CHOICE_USAGE, one_list)
+
+
+@EXPORTS.register("SequenceLabeling")
+def _tags(task: TaskDef, config: PreTrainedConfig) -> Exported:
+    _name_classes(config, task.labels)
+    return Exported("AutoModelForTokenClassification", "token-classification", _TAGS_USAGE)
+
+
 def _span(task: TaskDef, config: PreTrainedConfig) -> Exported:
     return Exported("AutoModelForQuestionAnswering", "question-answering", _SPAN_USAGE)
 
@@ -103,10 +123,10 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
-    with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans) or
-    `AutoModelForMaskedLM` and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
-    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
-    Returns `out`.
+    with the class that `EXPORTS` names for the kind of task (`AutoModelForSequenceClassification` for classification,
+    regression and ranking, `AutoModelForQuestionAnswering` for spans, ...) and gives the same logits.
+    Raises `UserError` for an unknown task, a taken folder, a kind of task or a family without a Hugging Face class;
+    `RunError` when what was written differs or the disk refuses. Returns `out`.
     """
     target = Path(out)
     model = run.model
@@ -127,7 +147,7 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
             full.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
-        _check_same(model, task, folder, tokenizer, type(full))
+        _check_same(model, task, folder, tokenizer, type(full), kind.shaped)
     return target
 
 
@@ -182,7 +202,12 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 @torch.no_grad()
 def _check_same(
-    model: MultiTaskModel, task: str, folder: Path, tokenizer: PreTrainedTokenizerBase, cls: type[PreTrainedModel]
+    model: MultiTaskModel,
+    task: str,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    cls: type[PreTrainedModel],
+    shaped: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> None:
     """Loads the folder and compares its logits with the model's own on two short texts of different lengths."""
     with no_progress_bars():
@@ -199,14 +224,15 @@ def _check_same(
     with _in_evaluation(model):
         tape = model.encoder.record(inputs)
         inside = head.net(tape.last, tape.pooled, inputs)
-        given = _logits(loaded.to(device).eval()(**inputs))
+        given = _logits(loaded.to(device).eval()(**shaped(inputs))).reshape(inside.shape)
     if not torch.allclose(given.float(), inside.float(), atol=TOLERANCE, rtol=TOLERANCE):
         worst = (given - inside).abs().max().item()
         raise RunError(f"export of '{task}': the written model's logits differ by {worst:.2g} from the run's")
 
 
 def _logits(out: Any) -> Tensor:
-    """[B, C] of a classifier, [B, T, V] of a language model, [B, T, 2] of a question-answering model."""
+    """[B, C] of a classifier, [lists, C] of a chooser, [B, T, C] of a tagger, [B, T, V] of a language model, [B, T, 2]
+    of a question-answering model."""
     return out["logits"] if "logits" in out else torch.stack((out["start_logits"], out["end_logits"]), dim=-1)
 
 
@@ -248,6 +274,39 @@ with torch.no_grad():
 start = out.start_logits[0].masked_fill(~passage, -torch.inf).argmax()
 end = start + out.end_logits[0].masked_fill(~passage, -torch.inf)[start:].argmax()
 print(context[offsets[start][0] : offsets[end][1]])
+"""
+
+
+_RANKING_USAGE = """import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = AutoModelForSequenceClassification.from_pretrained("this/folder")
+text, candidates = "When was it built?", ["It was built in 1886.", "It stands near the river."]
+inputs = tokenizer([text] * 2, candidates, padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    scores = model(**inputs).logits[:, 0]
+print(candidates[scores.argmax()])
+"""
+
+
+_CHOICE_USAGE = """import torch
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = AutoModelForMultipleChoice.from_pretrained("this/folder")
+text, choices = "When was it built?", ["In 1886.", "Near the river."]
+inputs = tokenizer([text] * 2, choices, padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    scores = model(**{name: tensor.unsqueeze(0) for name, tensor in inputs.items()}).logits[0]
+print(choices[scores.argmax()])
+"""
+
+
+_TAGS_USAGE = """from transformers import pipeline
+
+tag = pipeline("token-classification", model="this/folder", aggregation_strategy="first")
+print(tag("Words of this text with a tag."))
 """
 
 

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -25,16 +27,25 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from mtrobust.errors import UserError
 from mtrobust.models.families import family_of
 
-Kind = Literal["sequence", "span", "mlm"]
+Kind = Literal["sequence", "choice", "token", "span", "mlm"]
 _MAPPINGS: dict[str, Any] = {
     "sequence": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "choice": MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+    "token": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     "span": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     "mlm": MODEL_FOR_MASKED_LM_MAPPING,
 }
-_CALLED = {"sequence": "sequence classification", "span": "question answering", "mlm": "masked language modelling"}
+_CALLED = {
+    "sequence": "sequence classification",
+    "choice": "multiple choice",
+    "token": "token classification",
+    "span": "question answering",
+    "mlm": "masked language modelling",
+}
 _HAVE = (
     "BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA, DeBERTa, DeBERTa-v2, ALBERT, DistilBERT, MPNet and ModernBERT have one"
 )
+_OF_FIRST = ("sequence", "choice")  # kinds that read one vector per text
 # T5's classes for these tasks read the decoder; an encoder alone takes the linear heads below.
 _WITHOUT = frozenset({"t5"})
 
@@ -51,7 +62,7 @@ class _Given(nn.Module):
 
 
 class _MeanHead(nn.Module):
-    """Dropout and a linear layer over the mean of the real tokens (sequence) or over each token (span)."""
+    """Dropout and a linear layer over the mean of the real tokens (sequence, choice) or each token (token, span)."""
 
     def __init__(self, config: PreTrainedConfig, kind: Kind, num_labels: int) -> None:
         super().__init__()
@@ -62,18 +73,21 @@ class _MeanHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, last: Tensor, mask: Tensor) -> Tensor:
-        if self.kind == "sequence":
+        if self.kind in _OF_FIRST:
             weight = mask.to(last.dtype).unsqueeze(-1)
             last = (last * weight).sum(1) / weight.sum(1)
         return self.classifier(self.dropout(last))
 
 
 class FamilyHead(nn.Module):
-    """The head of the family's `AutoModelForSequenceClassification`, `…QuestionAnswering` or `…MaskedLM` class.
+    """The head of the family's `AutoModelForSequenceClassification`, `…MultipleChoice`, `…TokenClassification`,
+    `…QuestionAnswering` or `…MaskedLM` class.
 
-    num_labels: outputs, not for `mlm`; dropout: replaces the probability of every dropout in the head when given;
-    words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one parameter).
-    first_only: whether nothing but the first token's last state (or the pooled one) is read.
+    num_labels: outputs, not for `choice` and `mlm`; dropout: replaces the probability of every dropout in the head when
+    given; words: for `mlm`, the encoder's word-embedding table, whose weight is the head's output matrix too (one
+    parameter). first_only: whether nothing but the first token's last state (or the pooled one) is read.
+    Where a multiple-choice class reads the encoder's pooler and the sequence class does not (RoBERTa's kin, MPNet), so
+    that the shared encoder has none, the head has a pooler of its own, which becomes the encoder's on export.
     Raises `UserError` for `mlm` in a family without such a class.
     """
 
@@ -96,8 +110,9 @@ class FamilyHead(nn.Module):
             self.model = _without_encoder(_MAPPINGS[kind][type(config)], self.config)
         else:
             self.model = _MeanHead(config, kind, num_labels or 1)
+        self.pooler = self._own_pooler() if kind == "choice" and self.own_class else None
         # All these classes pool the first token, by a pooler of the encoder or their own.
-        self.first_only = kind == "sequence" and self.own_class and family_of(config.model_type).narrow != ""
+        self.first_only = kind in _OF_FIRST and self.own_class and family_of(config.model_type).narrow != ""
         if dropout is not None:
             for module in self.model.modules():
                 if isinstance(module, nn.Dropout):
@@ -113,6 +128,15 @@ class FamilyHead(nn.Module):
         table = cast(nn.Parameter, words.weight)
         return _without_encoder(_MAPPINGS[self.kind][type(self.config)], self.config, table)
 
+    def _own_pooler(self) -> nn.Module | None:
+        """The pooler that the class wants of its encoder and the shared encoder lacks, freshly initialised."""
+        if self.reads_pooler(self.config):
+            return None
+        cls: Any = type(self.model)
+        with torch.device("meta"):
+            pooler = getattr(getattr(cls(copy.deepcopy(self.config)), cls.base_model_prefix), "pooler", None)
+        return None if pooler is None else _fresh(self.model, pooler)
+
     @staticmethod
     def reads_pooler(config: PreTrainedConfig) -> bool:
         """Whether the family's classification class reads the encoder's pooler (BERT does, RoBERTa does not)."""
@@ -125,15 +149,22 @@ class FamilyHead(nn.Module):
         return getattr(getattr(model, cls.base_model_prefix), "pooler", None) is not None
 
     def forward(self, last: Tensor, pooled: Tensor | None, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits: `[B, num_labels]` (sequence), `[B, T, 2]` (span: start, end) or `[B, T, vocabulary]` (mlm)."""
+        """Logits: `[B, num_labels]` (sequence), `[B, 1]` (choice), `[B, T, num_labels]` (token), `[B, T, 2]` (span:
+        start, end) or `[B, T, vocabulary]` (mlm)."""
         if not self.own_class:
             return self.model(last, inputs["attention_mask"])
         stand_in = getattr(self.model, self.model.base_model_prefix)
+        pooled = pooled if self.pooler is None else self.pooler(last)
         stand_in.out = BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=pooled)
+        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.kind == "choice":  # the class takes [lists, choices, T]: the batch as one list
+            given = {name: tensor.unsqueeze(0) for name, tensor in given.items()}
         try:
-            out = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            out = self.model(**given)
         finally:
             stand_in.out = None  # no graph is kept alive by the head
+        if self.kind == "choice":
+            return out.logits.transpose(0, 1)
         return torch.stack((out.start_logits, out.end_logits), dim=-1) if self.kind == "span" else out.logits
 
     def full_model(self, base: PreTrainedModel) -> PreTrainedModel:
@@ -150,6 +181,8 @@ class FamilyHead(nn.Module):
         encoder._modules = dict(base._modules)
         if getattr(wanted, "pooler", None) is None and "pooler" in encoder._modules:
             encoder._modules["pooler"] = None
+        if self.pooler is not None:
+            encoder._modules["pooler"] = self.pooler
         full = copy.copy(self.model)
         full._modules = dict(self.model._modules)
         full._modules[cls.base_model_prefix] = encoder
@@ -209,16 +242,22 @@ def _without_encoder(
     output: Any = model.get_output_embeddings() if table is not None else None
     if output is not None:
         output.weight = nn.Parameter(output.weight[:0])  # never allocated either
-    model.to_empty(device="cpu")
-    for tensor in (*model.parameters(), *model.buffers()):
-        setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
-    for module in model.modules():
-        if not isinstance(module, _Given):
-            model._init_weights(module)
+    _fresh(model, model)
     if output is not None:
         output.weight = table
         _tie_bias(model, output)
     return model
+
+
+def _fresh(model: PreTrainedModel, part: nn.Module) -> nn.Module:
+    """A part that was made without memory, now with weights as the model's class begins."""
+    part.to_empty(device="cpu")
+    for tensor in (*part.parameters(), *part.buffers()):
+        setattr(tensor, "_is_hf_initialized", False)  # noqa: B010 (not an attribute that a tensor declares)
+    for module in part.modules():
+        if not isinstance(module, _Given):
+            model._init_weights(module)
+    return part
 
 
 def _tie_bias(model: PreTrainedModel, output: nn.Module) -> None:

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 import mtrobust.tasks.masked_lm
+import mtrobust.tasks.ranking
 import mtrobust.tasks.sequence
-import mtrobust.tasks.span_qa  # noqa: F401
+import mtrobust.tasks.span_qa
+import mtrobust.tasks.token_labels  # noqa: F401

@@ -6,7 +6,7 @@ This module imports no torch at run time, so that definitions and rows can be ch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -86,14 +86,18 @@ class EncoderInfo(Protocol):
     head_dropout: float  # before the output layer where a definition says nothing
 
     def family_head(
-        self, kind: Literal["sequence", "span", "mlm"], num_labels: int | None, dropout: float | None
+        self,
+        kind: Literal["sequence", "choice", "token", "span", "mlm"],
+        num_labels: int | None,
+        dropout: float | None,
     ) -> nn.Module:
         """The family's own head (as its Hugging Face class for the kind has it), freshly initialised.
 
-        Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, T, 2]` for span,
-        `[B, T, vocabulary]` for mlm, whose output matrix is the encoder's word-embedding table itself (num_labels is
-        not read). Families without such a class get a linear layer over the mean of the real tokens (sequence) or per
-        token (span); for mlm they are refused with a `UserError`. Its `first_only` says whether `last[:, :1]` will do.
+        Called as `head(last, pooled, inputs) -> Tensor`: `[B, num_labels]` for sequence, `[B, 1]` for choice (one score
+        per text), `[B, T, num_labels]` for token, `[B, T, 2]` for span, `[B, T, vocabulary]` for mlm, whose output
+        matrix is the encoder's word-embedding table itself (num_labels is not read for choice and mlm). Families
+        without such a class get a linear layer over the mean of the real tokens (sequence, choice) or per token (token,
+        span); for mlm they are refused with a `UserError`. Its `first_only` says whether `last[:, :1]` will do.
         """
 
 
@@ -165,6 +169,7 @@ class TaskType(ABC):
     soft_labels: ClassVar[bool] = False  # rows may have a `soft_label`, and `soft_row` makes them
     tokenised: ClassVar[bool] = False  # rows may come as token ids (see `mtrobust.tasks.tokenised`)
     head_choice: ClassVar[bool] = False  # a vector per example is read, so `head_input` and `enable_san` have a meaning
+    together: ClassVar[bool] = False  # all features of a row stand in the same training batch, one after the other
 
     def __init__(self, task: TaskDef) -> None:
         self.task = task
@@ -190,6 +195,13 @@ class TaskType(ABC):
     ) -> list[dict[str, Any]]:
         """Features of parsed rows: dicts with `input_ids`, `token_type_ids` if the tokenizer makes them, `row` (index
         into `rows`; one row may become several features, never none) and every name in `columns`."""
+
+    def remark(self, column: Callable[[str], np.ndarray]) -> str | None:
+        """What a user should know of a split's features before they are used; None for nothing.
+
+        column: gives the values of a column that has one number per feature, [n].
+        """
+        return None
 
     def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
         """The batch as one pass sees it: what is drawn anew for each pass over a row (which tokens are masked) is drawn

@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 PAIR = "PremiseAndOneHypothesis"
+PAIRS = (PAIR, "PremiseAndMultiHypothesis")
 ACTIVATIONS = ("tanh", "relu", "gelu")
 
 
 def head_faults(task: TaskDef, kind: type[TaskType]) -> list[str]:
     """Faults of `enable_san`, `san_*`, `head_input` and `actf`, as `key: message`."""
     given, found = task.model_fields_set, []
-    if task.enable_san and not (kind.head_choice and task.data_format == PAIR):
-        found.append(
-            f"enable_san: true: reads two texts (supported: Classification, Regression with data_format {PAIR})"
-        )
+    if task.enable_san and not (kind.head_choice and task.data_format in PAIRS):
+        supported = f"Classification, Regression with data_format {PAIR}; Ranking"
+        found.append(f"enable_san: true: reads two texts (supported: {supported})")
     if not task.enable_san:
         found += [f"{key}: only with enable_san: true" for key in ("san_steps", "san_step_dropout") if key in given]
     elif task.head_input != "family":
         found.append(f"head_input: {task.head_input}: not with enable_san: true, which reads all tokens")
     if task.head_input != "family" and not kind.head_choice:
-        found.append(f"head_input: {task.head_input}: only for Classification, Regression; {task.task_type}: family")
+        found.append(
+            f"head_input: {task.head_input}: only for Classification, Regression, Ranking; {task.task_type}: family"
+        )
     pooler = task.head_input == "pooler"
     allowed = ACTIVATIONS if pooler else ("tanh",)
     if task.actf is not None and task.actf not in allowed:

@@ -43,11 +43,25 @@ class Head(HeadContract, torch.nn.Module):
         return torch.arange(len(tensor), device=tensor.device)
 
 
-class SequenceHead(Head):
-    """One vector of outputs per example: `logits` [B, n].
+class VectorHead(Head):
+    """One vector of outputs per example: `logits` [B, n]. net: what makes them of the states (see `head_nets`)."""
 
-    net: what makes them of the states (see `head_nets`); default: the family's own head. soft: how soft labels are
-    learned from. Targets where a row of the batch has a soft label: `soft` [B, n], `has_soft`, `has_label` bool [B].
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.reads = "first" if net.first_only else "all"
+
+    def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
+        """`logits` [B, n]."""
+        more = {name: batch.targets[name] for name in getattr(self.net, "targets", ())}
+        return {"logits": self.net(read.last, read.pooled, batch.inputs | more if more else batch.inputs)}
+
+
+class SequenceHead(VectorHead):
+    """One vector of outputs per example, learned from labels and soft labels.
+
+    net: default: the family's own head. soft: how soft labels are learned from. Targets where a row of the batch has a
+    soft label: `soft` [B, n], `has_soft`, `has_label` bool [B].
     """
 
     def __init__(
@@ -58,15 +72,8 @@ class SequenceHead(Head):
         net: torch.nn.Module | None = None,
         soft: Soft = _DEFAULT,
     ) -> None:
-        super().__init__()
-        self.net = net if net is not None else info.family_head("sequence", n, dropout)
-        self.reads = "first" if self.net.first_only else "all"
+        super().__init__(net if net is not None else info.family_head("sequence", n, dropout))
         self.soft = soft
-
-    def forward(self, read: HeadInput, batch: Batch) -> dict[str, Tensor]:
-        """`logits` [B, n]."""
-        more = {name: batch.targets[name] for name in getattr(self.net, "targets", ())}
-        return {"logits": self.net(read.last, read.pooled, batch.inputs | more if more else batch.inputs)}
 
     @abstractmethod
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Metrics by the names that task definitions use (MT-DNN's `metric_meta`), in percent.
 
 A metric is called as `METRICS["F1"](labels, predictions)` and returns a dict of lower-case keys. What its `predictions`
-are is said by `reads`: class ids, the score of the positive class, numbers, answer texts, or figures of a row's tokens
-(labels are then their numbers). Undefined values (the correlation with a constant) are NaN; the reporter writes them as
-null and warns. scikit-learn and scipy are imported on the first call only, so that definitions can be checked without
-them.
+are is said by `reads`: class ids, the score of the positive class, numbers, answer texts, figures of a row's tokens
+(labels are then their numbers), the scores of a row's candidates (labels: how right each is), or a row's tags.
+Undefined values (the correlation with a constant) are NaN; the reporter writes them as null and warns. scikit-learn,
+scipy and seqeval are imported on the first call only, so that definitions can be checked without them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from mtrobust.registry import Registry
 from mtrobust.tasks import squad_metrics
 
-Reads = Literal["class", "score", "number", "answer", "tokens"]
+Reads = Literal["class", "score", "number", "answer", "tokens", "scores", "tags"]
 Function = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
@@ -162,3 +162,62 @@ def perplexity(labels: Sequence[int], predictions: Sequence[tuple[int, float]]) 
     """exp of the mean negative log-likelihood of the masked tokens (lower is better, so it compares no checkpoints)."""
     mean = sum(nll for _, nll in predictions) / sum(labels)
     return {"ppl": math.exp(mean) if mean < 700 else math.inf}
+
+
+def _ahead(gains: Sequence[float], scores: Sequence[float], least: float) -> int:
+    """How many candidates with a gain below `least` stand before the first of the others. Those with an equal score do,
+    so that a model that gives all the same score gains nothing."""
+    best = max(score for gain, score in zip(gains, scores, strict=True) if gain >= least)
+    return sum(gain < least and score >= best for gain, score in zip(gains, scores, strict=True))
+
+
+@_metric("TopACC", "acc", "scores", of_a_row=True)
+def top_accuracy(labels: Sequence[Sequence[float]], predictions: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Share of lists whose highest score is that of a candidate with the largest gain."""
+    pairs = zip(labels, predictions, strict=True)
+    return {"acc": 100.0 * sum(not _ahead(gains, scores, max(gains)) for gains, scores in pairs) / len(labels)}
+
+
+@_metric("MRR", "mrr", "scores", of_a_row=True)
+def reciprocal_rank(labels: Sequence[Sequence[float]], predictions: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Mean of 1 / (rank of the first candidate with a gain above 0)."""
+    ranks = [1 + _ahead(gains, scores, min(g for g in gains if g > 0))
+             for gains, scores in zip(labels, predictions, strict=True)]  # fmt: skip
+    return {"mrr": 100.0 * sum(1 / rank for rank in ranks) / len(ranks)}
+
+
+@_metric("MAP", "map", "scores", of_a_row=True)
+def average_precision(labels: Sequence[Sequence[float]], predictions: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Mean over lists of the mean precision at the rank of each candidate with a gain above 0."""
+    from sklearn.metrics import label_ranking_average_precision_score as of_list
+
+    lists = zip(labels, predictions, strict=True)
+    return {"map": 100.0 * sum(float(of_list([[g > 0 for g in gains]], [s])) for gains, s in lists) / len(labels)}
+
+
+@_metric("NDCG", "ndcg", "scores", of_a_row=True)
+def discounted_gain(labels: Sequence[Sequence[float]], predictions: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Mean over lists of the sum of gain / log2(1 + rank), over what the best order has; ties share their places."""
+    from sklearn.metrics import ndcg_score
+
+    lists = zip(labels, predictions, strict=True)
+    return {"ndcg": 100.0 * sum(float(ndcg_score([gains], [s])) for gains, s in lists) / len(labels)}
+
+
+@_metric("SeqEval", "f1", "tags")
+def chunks(labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> dict[str, float]:
+    """F1, precision and recall of whole chunks, as conlleval has them (seqeval's default mode)."""
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    measures = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels that name no chunk, such as those of special tokens in old files
+        given, found = list(map(list, labels)), list(map(list, predictions))
+        return {key: 100.0 * float(measure(given, found, zero_division=0)) for key, measure in measures.items()}
+
+
+@_metric("TagACC", "acc", "tags")
+def tag_accuracy(labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str | None]]) -> dict[str, float]:
+    """Share of words with the right tag, over all rows together."""
+    hits = sum(a == b for row, found in zip(labels, predictions, strict=True) for a, b in zip(row, found, strict=True))
+    return {"acc": 100.0 * hits / sum(map(len, labels))}

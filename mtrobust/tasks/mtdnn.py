@@ -49,8 +49,14 @@ _METRICS = "ACC F1 F1MAC F1MIC MCC Pearson Spearman AUC SeqEval SeqEvalList EmF1
 METRICS = {name: name for name in _METRICS.split()} | {"NERACC": "SeqEval"}
 
 # task type -> metrics that are another one on its data: where every question has an answer, v2.0's scorer is v1.1's;
-# MT-DNN calls the accuracy of masked tokens as that of labels
-SAME_METRICS = {"SpanClassification": {"EmF12": "EmF1"}, "MaskLM": {"ACC": "MaskAcc"}}
+# the accuracy of masked tokens, of tags and of the candidate with the highest score is called as that of labels
+SAME_METRICS = {
+    "SpanClassification": {"EmF12": "EmF1"},
+    "MaskLM": {"ACC": "MaskAcc"},
+    "SequenceLabeling": {"ACC": "TagACC"},
+    "Ranking": {"ACC": "TopACC"},
+    "MultipleChoice": {"ACC": "TopACC"},
+}
 
 _CRITERIA = (
     "CeCriterion MseCriterion RegCriterion RankCeCriterion SpanCeCriterion SpanYNCeCriterion SeqCeCriterion "
@@ -66,6 +72,7 @@ LOSSES = {
     "Classification": ("CeCriterion",),
     "Regression": ("MseCriterion", "RegCriterion"),
     "Ranking": ("RankCeCriterion",),
+    "MultipleChoice": ("RankCeCriterion",),
     "SpanClassification": ("SpanCeCriterion",),
     "SpanClassificationYN": ("SpanCeCriterion", "SpanYNCeCriterion"),
     "SequenceLabeling": ("SeqCeCriterion",),
@@ -85,7 +92,14 @@ ADV_LOSSES = {"Regression": ("MseCriterion", "SymKlCriterion")}
 USUAL_ADV_LOSS = ("SymKlCriterion",)
 
 # number of outputs of task types whose definitions need not say it
-N_CLASS = {"Regression": 1, "Ranking": 1, "SpanClassification": 2, "SpanClassificationYN": 2, "MaskLM": 1}
+N_CLASS = {
+    "Regression": 1,
+    "Ranking": 1,
+    "MultipleChoice": 1,
+    "SpanClassification": 2,
+    "SpanClassificationYN": 2,
+    "MaskLM": 1,
+}
 
 # task types whose classes have names; where a definition gives none, "0", "1", ...
 NAMED_CLASSES = ("Classification", "SequenceLabeling")

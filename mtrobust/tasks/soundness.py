@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ONLY_FOR = {  # keys of one kind of task: data format -> what it is called, keys
     "MRC": ("span tasks", ("doc_stride", "max_answer_length", "n_best", "span_positions")),
+    "PremiseAndMultiHypothesis": ("lists of candidates", ("ranking_loss",)),
     "MLM": ("masked language models", ("mlm_probability", "whole_word_masking")),
 }
 

@@ -96,6 +96,9 @@ class TaskDef(StrictModel):
     span_positions: Literal["passage", "all"] = Field("passage", description="spans: tokens that can be start or end")
     mlm_probability: float = Field(0.15, gt=0, lt=1, description="masked LM: share of the tokens that are predicted")
     whole_word_masking: bool = Field(False, description="masked LM: all tokens of a word are masked together")
+    ranking_loss: Literal["listwise", "pairwise"] = Field(
+        "listwise", description="candidates: cross-entropy over a list, or over its pairs of a better and a worse one"
+    )
     batch_size: int | None = Field(None, ge=1, description="rows per batch; default: the run's")
     max_train_samples: int | None = Field(None, ge=1, description="training rows drawn by the seed; default: the run's")
     weight: float = Field(1.0, gt=0, description="factor on the task's loss")

@@ -93,14 +93,19 @@ def estimate(
 
 
 def largest_batches(rows: TaskRows, max_tokens: int | None) -> Iterator[tuple[int, int]]:
-    """Padded shapes [B, T] among which the largest micro-batch is: of the longest rows, or, where a token budget sets
-    the number of rows, of the rows of each length that occurs."""
-    size = len(rows.lengths)
+    """Padded shapes [B, T] among which the largest micro-batch is: of the largest rows, or, where a token budget sets
+    the number of texts, of the rows of each length that occurs."""
+    lengths, sizes = rows.lengths, rows.sizes
     if max_tokens is None:
-        yield min(rows.batch_size, size), int(rows.lengths.max())
+        number = min(rows.batch_size, len(lengths))
+        largest = np.argpartition(lengths * sizes, -number)[-number:]
+        yield int(sizes[largest].sum()), int(lengths[largest].max())
         return
-    for length in np.unique(rows.lengths).tolist():
-        yield max(1, min(size, max_tokens // max(length, 1))), length
+    most = np.zeros(int(lengths.max()) + 1, dtype=np.int64)  # texts of a row, by its length
+    np.maximum.at(most, lengths, sizes)
+    total = int(sizes.sum())
+    for length in np.flatnonzero(most).tolist():
+        yield max(int(most[length]), min(total, max_tokens // max(length, 1))), length
 
 
 @dataclass(frozen=True)

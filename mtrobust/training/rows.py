@@ -44,10 +44,11 @@ class RowCounts:
 class TrainRows:
     """The training features of one task: what is taken of its training splits, one after the other.
 
-    parts: the features of whole splits. lengths: int32 [n]; row_ids: int64 [n]; labelled: bool [n], the features that
-    are trained on with their label. Called with positions, it makes the batch; a feature's row id is its number in the
-    whole split (plus the sizes of the splits before), so a subset of the rows sees the noise that it would see among
-    all.
+    parts: the features of whole splits. What is sampled are units: single features, or with `together` all features of
+    a row. lengths: int32 [n], of a unit's longest feature; sizes: int64 [n], its features; called with positions of
+    units, it makes the batch of their features. row_ids: int64, one per feature; labelled: bool, alike, the features
+    that are trained on with their label. A feature's row id is its number in the whole split (plus the sizes of the
+    splits before), so a subset of the rows sees the noise that it would see among all.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class TrainRows:
         collate: Collator,
         taken: Taken = Taken(),
         draw: Callable[[Batch, int], Batch] = lambda batch, number: batch,
+        together: bool = False,
     ) -> None:
-        """draw: what the task type does to the batch of a step, `TaskType.drawn`."""
+        """draw: what the task type does to the batch of a step, `TaskType.drawn`; together: as `TaskType` has it."""
         self.parts, self.collate, self.draw = parts, collate, draw
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         first = np.cumsum([0, *(part.n_rows for part in parts)])  # number of each split's first row
@@ -71,17 +73,22 @@ class TrainRows:
         else:
             stays, self.counts = learns, RowCounts(labelled, unlabelled=0, left_out=rest)
         self.row_ids = np.flatnonzero(stays[rows])
-        self.lengths = np.concatenate([part.lengths for part in parts])[self.row_ids]
-        self.labelled = learns[rows[self.row_ids]]
+        lengths, of_row = np.concatenate([part.lengths for part in parts])[self.row_ids], rows[self.row_ids]
+        self.labelled = learns[of_row]
+        begins = np.flatnonzero(np.diff(of_row, prepend=-1)) if together else np.arange(len(of_row))
+        self._bounds = np.append(begins, len(of_row))
+        self.sizes = np.diff(self._bounds)
+        self.lengths = np.maximum.reduceat(lengths, begins)
 
     def __call__(self, positions: np.ndarray, number: int = 0) -> Batch:
-        """The batch of some positions, as the step of that number sees it."""
-        ids, features = self.row_ids[positions], []
+        """The batch of some units, as the step of that number sees it."""
+        places = np.concatenate([np.arange(self._bounds[i], self._bounds[i + 1]) for i in positions])
+        ids, features = self.row_ids[places], []
         for i in ids:
             part = int(np.searchsorted(self.starts, i, side="right")) - 1
             features.append(self.parts[part].row(int(i - self.starts[part])))
         batch = self.collate(features, ids)
-        batch.targets["labelled"] = torch.from_numpy(self.labelled[positions])
+        batch.targets["labelled"] = torch.from_numpy(self.labelled[places])
         return self.draw(batch, number)
 
 

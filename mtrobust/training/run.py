@@ -156,6 +156,7 @@ def _train_rows(
         Collator(task, tokenizer.pad_token_id),
         taken,
         lambda batch, number: task.type.drawn(batch, tokenizer, (config.seed, number)),
+        task.type.together,
     )
 
 
@@ -207,7 +208,7 @@ def _evaluator(
 
 def _task_rows(config: TrainConfig, chosen: checks.Chosen, rows: Mapping[str, TrainRows]) -> dict[str, TaskRows]:
     sizes = {name: chosen.tasks[name].batch_size or config.per_device_train_batch_size for name in rows}
-    return {name: TaskRows(part.lengths, sizes[name]) for name, part in rows.items()}
+    return {name: TaskRows(part.lengths, sizes[name], part.sizes) for name, part in rows.items()}
 
 
 def _sampler(config: TrainConfig, rows: Mapping[str, TaskRows], accelerator: Accelerator) -> MultiTaskSampler:

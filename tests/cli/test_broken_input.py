@@ -232,6 +232,45 @@ ROWS = [
     Case("no data at all", "check --task_def defs.yml --data_dir model", ["--data_dir: model: no data"]),
     Case("several files", CHECK, ["pairs/train.jsonl:1", "mood/train.jsonl:1"], rows("pairs", "1") | rows("mood", "2")),
 ]
+LISTS = "\nlists:\n  task_type: Ranking\n  data_format: PremiseAndMultiHypothesis\n"
+NAMES = "\nnames:\n  task_type: SequenceLabeling\n  data_format: Sequence\n  labels: [O, B-A, I-A]\n"
+
+
+def also(definition: str, row: str) -> dict[str, str | bytes | None]:
+    """The world with a further task, and one row of it."""
+    return {"defs.yml": DEFS + definition} | rows(definition.split(":")[0].strip(), row)
+
+
+LIST = '{"text": "a", "candidates": ["b", "c"], "label": 0}'
+TAGS = '{"tokens": ["a", "b"], "tags": ["O", "B-A"]}'
+MORE_ROWS = [
+    Case("no candidates", CHECK, ["lists/train.jsonl:1: candidates: is missing"], also(LISTS, '{"text": "a"}')),
+    Case("one candidate", CHECK, ["1: candidates: is ['b']; a list of"], also(LISTS, LIST.replace(', "c"', ""))),
+    Case("empty candidate", CHECK, ["1: candidates[1]: is empty"], also(LISTS, LIST.replace('"c"', '" "'))),
+    Case("no such candidate", CHECK, ["1: label: 2: allowed: the number of"], also(LISTS, LIST.replace("0", "2"))),
+    Case("none is right", CHECK, ["1: label: [0, 0]: no candidate is right"], also(LISTS, LIST.replace("0", "[0, 0]"))),
+    Case("nan gain", CHECK, ["lists/train.jsonl:1:", "NaN"], also(LISTS, LIST.replace("0", "[NaN, 1]"))),
+    Case(
+        "soft label of a list",
+        CHECK,
+        ["1: soft_label: Ranking does not learn from soft labels"],
+        also(LISTS, LIST.replace("{", '{"soft_label": [0.5, 0.5], ')),
+    ),
+    Case("three labels of a list", CHECK, ["lists.labels: a, b, c: Ranking has none, or two"],
+         {"defs.yml": DEFS + LISTS + "  labels: [a, b, c]\n"}),
+    Case("metric of a list", CHECK, ["lists.metric_meta: F1: Ranking has"],
+         {"defs.yml": DEFS + LISTS + "  metric_meta: [F1]\n"}),
+    Case("no tokens", CHECK, ["names/train.jsonl:1: tokens: is missing"], also(NAMES, '{"text": "a"}')),
+    Case("blank token", CHECK, ["1: tokens[1]: is empty"], also(NAMES, TAGS.replace('"b"', '" "'))),
+    Case("tags missing", CHECK, ["1: tags: 1 tags for 2 tokens"], also(NAMES, TAGS.replace(', "B-A"', ""))),
+    Case("unknown tag", CHECK, ["1: tags[1]: 'B-Q': unknown", "O, B-A"], also(NAMES, TAGS.replace("B-A", "B-Q"))),
+    Case("chunks without O", CHECK, ["names.metric_meta: SeqEval: is for chunks"],
+         {"defs.yml": DEFS + NAMES.replace("O, B-A, I-A", "N, V")}),
+    Case("head of tags", CHECK, ["names.head_input: mean: only for"],
+         {"defs.yml": DEFS + NAMES + "  head_input: mean\n"}),
+    Case("prep: conll", "prep conll --out o", ["nothing to prepare"]),
+    Case("prep: lists", "prep ranking --rows gone --out o", ["--rows: gone is not a folder"]),
+]  # fmt: skip
 RUNS = [
     Case("training task", f"{TRAIN},moood", ["--train_tasks: moood: no such task", "'mood'"]),
     Case("evaluation task", f"{TRAIN} --eval_tasks pear", ["--eval_tasks: pear: no such task"]),
@@ -292,7 +331,7 @@ PREP = [
     Case("prep: output is a file", "prep sample --out defs.yml", ["--out: cannot write to defs.yml"]),
     Case("prep: unknown flag", "prep sample --out o --sead 1", ["--sead: unknown flag", "'--seed'"]),
 ]
-CORPUS = [*PREP, *FLAGS, *METHODS, *RECIPES, *DEFINITIONS, *ROWS, *RUNS]
+CORPUS = [*PREP, *FLAGS, *METHODS, *RECIPES, *DEFINITIONS, *ROWS, *MORE_ROWS, *RUNS]
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)

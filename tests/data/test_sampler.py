@@ -19,6 +19,24 @@ def rows(n: int, batch: int = 4, seed: int = 0, longest: int = 60) -> TaskRows:
     return TaskRows(lengths, batch)
 
 
+def test_rows_of_several_texts_stay_whole_and_within_the_budget():
+    rng = np.random.default_rng(3)
+    lengths, sizes = rng.integers(3, 60, size=200).astype(np.int32), rng.integers(1, 9, size=200)
+    for world, accumulation in ((1, 1), (2, 2)):
+        tasks = {"a": TaskRows(lengths, 4, sizes)}
+        sampler = MultiTaskSampler(tasks, max_tokens=300, world_size=world, accumulation=accumulation, num_epochs=1)
+        seen, padded, real = Counter(), 0, 0
+        for number in epoch_steps(sampler, 0):
+            seen.update(sampler.at(number).rows)
+            for micro in sampler.at(number).micro:
+                cost = int(sizes[micro.rows].sum() * lengths[micro.rows].max())
+                assert cost <= 300 or len(micro.rows) == 1, "a list that is larger stands alone"
+                padded, real = padded + cost, real + int((sizes * lengths)[micro.rows].sum())
+        assert seen == Counter(range(200)) and padded < 1.35 * real, "lists of similar length stand together"
+    ones = [MultiTaskSampler({"a": TaskRows(lengths, 4, given)}, max_tokens=300) for given in (None, np.ones(200, int))]
+    assert all(np.array_equal(*(sampler.at(number).rows for sampler in ones)) for number in range(20))
+
+
 def epoch_steps(sampler: MultiTaskSampler, epoch: int) -> range:
     start = sum(sampler.steps_in_epoch(e) for e in range(epoch))
     return range(start, start + sampler.steps_in_epoch(epoch))

@@ -187,7 +187,7 @@ def test_a_family_without_such_a_class_is_refused_by_name(run_of, tmp_path):
 
 def test_a_kind_of_task_without_an_export_is_refused():
     with pytest.raises(UserError, match="exportable task type.*known: Classification, Regression"):
-        EXPORTS["Ranking"]
+        EXPORTS["ClozeChoice"]
 
 
 def test_a_difference_is_found_before_the_folder_appears(run_of, tmp_path, monkeypatch):

@@ -24,6 +24,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "SpanClassification": {"data_format": "MRC"},
     "SpanClassificationYN": {"data_format": "MRC"},
     "MaskLM": {"data_format": "MLM"},
+    "Ranking": {"data_format": "PremiseAndMultiHypothesis"},
+    "MultipleChoice": {"data_format": "PremiseAndMultiHypothesis"},
+    "SequenceLabeling": {"data_format": "Sequence", "labels": ["O", "B-X", "I-X"]},
 }
 
 
@@ -48,6 +51,14 @@ def batch_of(family: str, task_type: str, rows: int = 4, labelled: list[bool] | 
         labels[:, 1], labels[0, 6], labels[1:, 3] = 9, 14, 31
         inputs["input_ids"] = inputs["input_ids"].masked_fill(labels != -100, 4)
         targets = {"labels": labels}
+    elif TASKS[task_type]["data_format"] == "PremiseAndMultiHypothesis":  # a list of two, the others of one list
+        place = torch.tensor([0, 1, *range(rows - 2)])
+        known = known[[0, 0, *[2] * (rows - 2)]]
+        targets = {"place": place, "gains": torch.tensor([0.0, 1.0, 1.0, 0.0])[:rows], "second": torch.full((rows,), 3)}
+    elif task_type == "SequenceLabeling":
+        word = torch.full_like(inputs["input_ids"], -1, dtype=torch.int32)
+        word[:, 1], word[:, 3] = 0, 1
+        targets = {"labels": inputs["input_ids"] % 3, "word": word}
     elif task_type == "Regression":
         targets = {"labels": torch.tensor([0.5, 4.0, 2.25, 5.0])[:rows]}
     else:

@@ -83,6 +83,17 @@ copa:
   loss: RankCeCriterion
   n_class: 1
   task_type: Ranking
+spans:
+  data_format: Seqence
+  labels: [O, B-PER]
+  metric_meta: [ACC]
+  n_class: 2
+  task_type: SpanSeqenceLabeling
+cloze:
+  data_format: ClozeChoice
+  metric_meta: [ACC]
+  n_class: 1
+  task_type: ClozeChoice
 snlisample:
   data_format: PremiseAndOneHypothesis
   enable_san: true
@@ -148,14 +159,15 @@ def test_mtdnn_file_loads_unchanged(tmp_path: Path) -> None:
 def test_mtdnn_tasks_without_code_are_refused_only_where_used(tmp_path: Path) -> None:
     path = write(tmp_path, MTDNN_LATER)
     found = faults(path)
-    assert [line.split(": ")[1] for line in found] == ["ner.task_type", "copa.task_type"]
-    assert "Ranking: not supported yet (supported: Classification" in found[1]
-    tasks = load_task_defs([path], use=["boolq"])
-    assert list(tasks) == ["ner", "copa", "snlisample", "boolq"]
+    assert [line.split(": ")[1] for line in found] == ["spans.task_type", "cloze.task_type"]
+    assert "ClozeChoice: not supported yet (supported: Classification" in found[1]
+    tasks = load_task_defs([path], use=["boolq", "ner", "copa"])
+    assert list(tasks) == ["ner", "copa", "spans", "cloze", "snlisample", "boolq"]
     assert tasks["ner"].task_type == "SequenceLabeling" and tasks["ner"].data_format == "Sequence"
-    with pytest.raises(UserError, match="copa.task_type: Ranking: not supported yet"):
-        _ = tasks["copa"].type
-    assert len(faults(path, use=["boolq", "copa"])) == 1
+    assert tasks["copa"].metric_meta == ["TopACC"]
+    with pytest.raises(UserError, match="cloze.task_type: ClozeChoice: not supported yet"):
+        _ = tasks["cloze"].type
+    assert len(faults(path, use=["boolq", "cloze"])) == 1
 
 
 def test_emf12_on_questions_that_all_have_answers_is_emf1(tmp_path: Path) -> None:
@@ -249,7 +261,7 @@ def test_a_copy_has_its_own_type() -> None:
         ("kd_loss: JSCriterion", "t.kd_loss: JSCriterion: Classification has ce, kl, mse"),
         (
             "task_type: SpanClassification\ndata_format: MRC\nlabels: ABSENT\nhead_input: mean\nkd_weight: 0.3",
-            "t.head_input: mean: only for Classification, Regression; SpanClassification: family",
+            "t.head_input: mean: only for Classification, Regression, Ranking; SpanClassification: family",
         ),
         (
             "task_type: MaskLM\ndata_format: MLM\nlabels: ABSENT\nkd_temperature: 2",

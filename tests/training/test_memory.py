@@ -54,6 +54,9 @@ def test_the_largest_batch():
     rows = TaskRows(np.array([3, 20, 9, 9]), 2)
     assert list(memory.largest_batches(rows, None)) == [(2, 20)]
     assert list(memory.largest_batches(rows, 30)) == [(4, 3), (3, 9), (1, 20)]
+    lists = TaskRows(np.array([3, 20, 9, 9]), 2, np.array([9, 2, 5, 1]))
+    assert list(memory.largest_batches(lists, None)) == [(7, 20)], "those of 45 and of 40 tokens"
+    assert list(memory.largest_batches(lists, 30)) == [(10, 3), (5, 9), (2, 20)]
 
 
 def test_the_peak_is_that_of_this_process():
