@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtrobust.tasks.base import RowError
-from mtrobust.tasks.tokenised import is_tokenised, with_tokens
+from mtrobust.tasks.tokenised import MASKS, is_tokenised, with_tokens
 
 if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
@@ -59,8 +59,7 @@ def _label(text: str, labels: list[str]) -> str | int | float | None:
 
 
 def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
-    """Candidates with their ids; `label` is the place of the one with the larger label where there are two kinds of
-    labels, else all of them as numbers. All the same say nothing of the order: no label."""
+    """Candidates with their ids and `label`, see `_best`."""
     name, ids, labels, text, *candidates = fields
     row: dict[str, Any] = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(",")}
     row["label"] = None
@@ -69,12 +68,17 @@ def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
     values = [_relevance(label, task.labels) for label in labels.split(",")]
     if len(values) != len(candidates):
         raise RowError("label", f"{len(values)} labels for {len(candidates)} candidates; one for each is needed")
+    row["label"] = _best(values)
+    return row
+
+
+def _best(values: list[float]) -> int | list[float] | None:
+    """The place of the largest where there are two kinds of labels and it has one of them to itself, else all of them;
+    None where they are all the same."""
     kinds = set(values)
     if len(kinds) == 2 and values.count(max(values)) == 1:
-        row["label"] = values.index(max(values))
-    elif len(kinds) > 1:
-        row["label"] = values
-    return row
+        return values.index(max(values))
+    return values if len(kinds) > 1 else None
 
 
 def _relevance(text: str, labels: list[str]) -> float:
@@ -128,12 +132,34 @@ def mtdnn_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
         return row
     if "uid" in row:
         row = {"id": row.pop("uid")} | row
-    if "windows" not in row:
-        return with_tokens(row)
-    windows = row["windows"]
-    if not isinstance(windows, list) or not windows or not all(isinstance(window, dict) for window in windows):
-        raise RowError("windows", f"{windows!r:.60}: a list of objects with token_id is needed")
-    return row | {"windows": [with_tokens(window, f"windows[{i}].") for i, window in enumerate(windows)]}
+    if isinstance(row.get("token_id"), list) and any(isinstance(ids, list) for ids in row["token_id"]):
+        row = _with_candidates(row)
+    for name in ("windows", "candidates"):
+        if name in row:
+            return row | {name: _each_with_tokens(row[name], name)}
+    return with_tokens(row)
+
+
+def _each_with_tokens(parts: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        raise RowError(name, f"{parts!r:.60}: a list of objects with token_id is needed")
+    return [with_tokens(part, f"{name}[{i}].") for i, part in enumerate(parts)]
+
+
+def _with_candidates(row: dict[str, Any]) -> dict[str, Any]:
+    """A preprocessed list of candidates: each field is a list with one entry per candidate."""
+    count = len(row["token_id"])
+    fields = [name for name in ("token_id", "type_id", *MASKS) if row.get(name) is not None]
+    for name in [*fields, *(name for name in ("ruid", "olabel") if name in row)]:
+        if not isinstance(row[name], list) or len(row[name]) != count:
+            raise RowError(name, f"{row[name]!r:.60}: a list of {count} is needed, one for each candidate")
+    rest = {key: value for key, value in row.items() if key not in (*fields, "ruid", "olabel")}
+    rest["candidates"] = [{name: row[name][i] for name in fields} for i in range(count)]
+    if "ruid" in row:
+        rest["candidate_ids"] = row["ruid"]
+    if "olabel" in row:
+        rest["label"] = _best([_relevance(str(label), []) for label in row["olabel"]])
+    return rest
 
 
 class Record(NamedTuple):

@@ -20,8 +20,10 @@ MASKS = ("attention_mask", "mask")  # the latter in MT-DNN's earlier versions an
 
 
 def is_tokenised(row: Mapping[str, Any]) -> bool:
-    """Whether a raw or parsed row holds token ids instead of texts (span tasks: those of its windows)."""
-    return "token_id" in row or "windows" in row
+    """Whether a raw or parsed row holds token ids instead of texts (of its windows, of its candidates)."""
+    candidates = row.get("candidates")
+    listed = isinstance(candidates, list) and any(isinstance(candidate, dict) for candidate in candidates)
+    return "token_id" in row or "windows" in row or listed
 
 
 def checked_tokens(raw: Mapping[str, Any], prefix: str = "") -> dict[str, list[int]]:

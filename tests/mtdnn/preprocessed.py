@@ -54,3 +54,33 @@ def _positions(answers: Row, made: Any, window: int) -> tuple[int, int]:
     first = made.char_to_token(window, begin, sequence_index=1)
     last = made.char_to_token(window, begin + len(answers["text"][0]) - 1, sequence_index=1)
     return (0, 0) if first is None or last is None else (first, last)
+
+
+def list_lines(rows: list[Row], tokenizer: Any) -> list[Row]:
+    """Lists of candidates: each field has one entry per candidate."""
+    lines = []
+    for row in rows:
+        made = [tokenizer(row["text"], text, truncation=True, max_length=64) for text in row["candidates"]]
+        labels = [float(place == row["label"]) for place in range(len(made))]
+        lines.append({
+            "uid": row["id"], "label": row["label"], "olabel": labels,
+            "ruid": [f"{row['id']}-{i}" for i in range(len(made))],
+            "token_id": [one["input_ids"] for one in made],
+            "type_id": [one.get("token_type_ids", [0] * len(one["input_ids"])) for one in made],
+            "attention_mask": [one["attention_mask"] for one in made],
+        })  # fmt: skip
+    return lines
+
+
+def tag_lines(rows: list[Row], tokenizer: Any, labels: list[str]) -> list[Row]:
+    """Each word's pieces, the first with the word's tag, the others with X."""
+    lines = []
+    for row in rows:
+        ids, tags = [tokenizer.cls_token_id], ["CLS"]
+        for word, tag in zip(row["tokens"], row["tags"], strict=True):
+            pieces = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(word))
+            ids, tags = ids + pieces, tags + [tag] + ["X"] * (len(pieces) - 1)
+        ids, tags = [*ids, tokenizer.sep_token_id], [*tags, "SEP"]
+        numbers = [labels.index(tag) for tag in tags]
+        lines.append({"uid": row["id"], "label": numbers, "token_id": ids, "type_id": [0] * len(ids)})
+    return lines

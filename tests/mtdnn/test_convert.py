@@ -20,6 +20,8 @@ mood: {task_type: Classification, data_format: PremiseOnly, n_class: 3, labels: 
 nli: {task_type: Classification, data_format: PremiseAndOneHypothesis, n_class: 2, metric_meta: [ACC]}
 squad: {task_type: Span, data_format: MRC, n_class: 2, metric_meta: [EmF1], split_names: [train, dev]}
 mlm: {task_type: MaskLM, data_format: MLM, n_class: 30522, metric_meta: [ACC]}
+copa: {task_type: Ranking, data_format: PremiseAndMultiHypothesis, n_class: 1, metric_meta: [ACC]}
+ner: {task_type: SeqenceLabeling, data_format: Seqence, n_class: 5, labels: [O, B-PER, X, CLS, SEP]}
 record: {task_type: ClozeChoice, data_format: ClozeChoice, n_class: 1, metric_meta: [EmF1]}
 """
 
@@ -72,6 +74,8 @@ def test_canonical_tsv_becomes_rows_with_the_same_content(tmp_path: Path, defs: 
     (data / "mood_train.tsv").write_text("0\tglad\tA warm film.\n1\t0\tDull.\n2\t\tWell.\n", encoding="utf-8")
     (data / "nli_dev.tsv").write_text('7\t1\tAn "odd\tquote\n', encoding="utf-8")
     (data / "squad_train.tsv").write_text("q\t5:::9:::0:::Rome\tSee: Rome.\tWhere?\n", encoding="utf-8")
+    (data / "copa_dev.tsv").write_text("3\t3,3\t0,1\tIt rained.\tso dry\tso wet\n", encoding="utf-8")
+    (data / "ner_test.tsv").write_text("0\t['B-PER', 'O']\t['Anna', 'won']\n", encoding="utf-8")
     (data / "mlm_train.json").write_text('{"text": "Anything."}\n', encoding="utf-8")
     assert convert(defs, data, out) == 0
     assert read_lines(out / "mood" / "train.jsonl") == [
@@ -79,8 +83,11 @@ def test_canonical_tsv_becomes_rows_with_the_same_content(tmp_path: Path, defs: 
         {"id": "1", "label": 0, "text": "Dull."},
         {"id": "2", "text": "Well."},
     ]
+    assert read_lines(out / "copa" / "dev.jsonl")[0]["label"] == 1
+    assert read_lines(out / "ner" / "test.jsonl") == [{"id": "0", "tags": ["B-PER", "O"], "tokens": ["Anna", "won"]}]
     tasks = load_task_defs([defs], use=())
-    for name, split in (("mood", "train"), ("nli", "dev"), ("squad", "train"), ("mlm", "train")):
+    files = {"mood": "train", "nli": "dev", "squad": "train", "mlm": "train", "copa": "dev", "ner": "test"}
+    for name, split in files.items():
         old, new = (read_rows(tasks[name], find_split(tasks[name], folder, split)) for folder in (data, out))
         assert old == new
 

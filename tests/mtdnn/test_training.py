@@ -17,20 +17,25 @@ from mtrobust.evaluation.predict import predict
 from mtrobust.evaluation.run_folder import load_run
 from mtrobust.tasks.taskdef import TaskDef
 from mtrobust.training.run import train
-from tests.evaluation.runs import read_lines, span_rows, text_rows, write_rows
-from tests.mtdnn.preprocessed import WINDOW, span_lines, text_lines
+from tests.evaluation.runs import read_lines, sentence, span_rows, text_rows, write_rows
+from tests.mtdnn.definitions import NER
+from tests.mtdnn.preprocessed import WINDOW, list_lines, span_lines, tag_lines, text_lines
 from tests.training.world import losses, settings, write_world
 
 DEFS = """
 mood: {task_type: Classification, data_format: PremiseOnly, n_class: 3, labels: [sad, calm, glad], metric_meta: [ACC]}
 nli: {task_type: Classification, data_format: PremiseAndOneHypothesis, n_class: 2, enable_san: true, metric_meta: [ACC]}
 stsb: {task_type: Regression, data_format: PremiseAndOneHypothesis, n_class: 1, metric_meta: [Pearson]}
+copa: {task_type: Ranking, data_format: PremiseAndMultiHypothesis, n_class: 1, metric_meta: [ACC]}
+ner: {task_type: SeqenceLabeling, data_format: Seqence, n_class: 12, metric_meta: [SeqEval],
+      labels: [O, B-MISC, I-MISC, B-PER, I-PER, B-ORG, I-ORG, B-LOC, I-LOC, X, CLS, SEP]}
 squad-v2: {task_type: SpanYN, data_format: CLUE_SPAN, n_class: 2, metric_meta: [EmF12], max_len: 48, doc_stride: 10}
 """
 MOODS = ["sad", "calm", "glad"]
 NLI = {"task_type": "Classification", "data_format": "PremiseAndOneHypothesis", "n_class": 2, "enable_san": True}
 PAIR = TaskDef(name="nli", **NLI)
 MOOD = TaskDef(name="mood", task_type="Classification", data_format="PremiseOnly", labels=MOODS)
+LISTS = TaskDef(name="copa", task_type="Ranking", data_format="PremiseAndMultiHypothesis", enable_san=True)
 QA = TaskDef(name="squad", task_type="SpanClassificationYN", data_format="MRC", max_len=WINDOW, doc_stride=10)
 
 
@@ -45,8 +50,25 @@ def rows_of() -> dict[str, list[dict[str, Any]]]:
         "mood": text_rows(10, MOODS, pair=False),
         "nli": text_rows(10, [0, 1], pair=True),
         "stsb": text_rows(10, [0.0, 1.5, 4.0], pair=True),
+        "copa": list_rows(6),
+        "ner": tag_rows(6),
         "squad-v2": span_rows(6, unanswerable=True),
     }
+
+
+def list_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": str(i), "text": sentence(i), "candidates": [sentence(i + 7), sentence(i + 9)], "label": i % 2}
+        for i in range(count)
+    ]
+
+
+def tag_rows(count: int) -> list[dict[str, Any]]:
+    texts = [sentence(i).rstrip(".").split(" ") for i in range(count)]
+    return [
+        {"id": str(i), "tokens": words, "tags": [NER[(i + j) % 9] for j in range(len(words))]}
+        for i, words in enumerate(texts)
+    ]
 
 
 def write_lines(folder: Path, tokenizer: Any) -> None:
@@ -55,6 +77,10 @@ def write_lines(folder: Path, tokenizer: Any) -> None:
         for split in ("train", "dev"):
             if name == "squad-v2":
                 lines = span_lines(rows, tokenizer, training=split == "train")
+            elif name == "copa":
+                lines = list_lines(rows, tokenizer)
+            elif name == "ner":
+                lines = tag_lines(rows, tokenizer, NER)
             else:
                 padded = 40 if name == "mood" else 0
                 lines = text_lines(rows, tokenizer, MOODS if name == "mood" else None, padded)
@@ -97,6 +123,7 @@ def test_features_are_the_same_where_the_tokenizer_is_of_another_kind(
     for task, rows, lines in (
         (PAIR, pairs, text_lines(pairs, tokenizer)),
         (QA, questions, span_lines(questions, tokenizer, training=True)),
+        (LISTS, list_rows(4), list_lines(list_rows(4), tokenizer)),
     ):
         write_rows(tmp_path / "new" / task.name / "train.jsonl", rows)
         write_rows(tmp_path / "old" / f"{task.name}_train.json", lines)
@@ -194,3 +221,43 @@ def test_a_task_type_that_reads_no_token_ids_says_so_at_once(tmp_path: Path) -> 
         read_rows(task, path)
     (line,) = caught.value.faults
     assert line.startswith(f"{path}:1: token_id: MaskLM reads no token ids (supported: Classification, Regression, ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type_id": [[0, 0, 0]]}, "type_id: [[0, 0, 0]]: a list of 2 is needed, one for each candidate"),
+        ({"olabel": [1]}, "olabel: [1]: a list of 2 is needed, one for each candidate"),
+        ({"type_id": [[0, 0], [0, 0, 0]]}, "candidates[0].type_id: 2 numbers for 3 tokens"),
+        ({"token_id": [[2, 9, 3], [0, 9, 3]]}, "candidates[1].token_id: begins with 0, not with the encoder's [CLS]"),
+        ({"token_id": [[2, 9, 3]], "type_id": [[0] * 3], "olabel": [1]}, "candidates: at least 2 are"),
+    ],
+)
+def test_a_bad_list_is_named(
+    tmp_path: Path, tiny_model_dir: Callable[[str], Path], change: dict[str, Any], message: str
+) -> None:
+    line = {"uid": "0", "label": 0, "token_id": [[2, 9, 3]] * 2, "type_id": [[0] * 3] * 2, "olabel": [1, 0]}
+    path = write_rows(tmp_path / "copa_train.json", [line, line | {"uid": "1"} | change])
+    with pytest.raises(UserError) as caught:
+        load_features(LISTS, "train", tmp_path, tokenizer_of(tiny_model_dir("bert")), 64, tmp_path / "c", training=True)
+    assert caught.value.faults[0].startswith(f"{path}:2: {message}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "change", "message"),
+    [
+        (NER, {"label": [10, 1]}, "tags: 2 tags for 3 tokens; a list of as many tags is needed"),
+        (NER, {"label": [10, 1, 12]}, "tags[2]: 12: unknown (allowed: O, B-MISC, "),
+        (NER, {"token_id": [0, 9, 3]}, "token_id: begins with 0, not with the encoder's [CLS]"),
+        (NER[:9], {}, "token_id: the definition's labels lack X, CLS, SEP, which MT-DNN gives to tokens that begin no"),
+    ],
+)
+def test_a_bad_line_of_tags_is_named(
+    tmp_path: Path, tiny_model_dir: Callable[[str], Path], labels: list[str], change: dict[str, Any], message: str
+) -> None:
+    task = TaskDef(name="ner", task_type="SequenceLabeling", data_format="Sequence", labels=labels)
+    line = {"uid": "0", "label": [10, 1, 11], "token_id": [2, 9, 3], "type_id": [0] * 3} | change
+    path = write_rows(tmp_path / "ner_train.json", [line])
+    with pytest.raises(UserError) as caught:
+        load_features(task, "train", tmp_path, tokenizer_of(tiny_model_dir("bert")), 64, tmp_path / "c", training=True)
+    assert caught.value.faults[0].startswith(f"{path}:1: {message}")
