@@ -21,7 +21,7 @@ MASKS = ("attention_mask", "mask")  # the latter in MT-DNN's earlier versions an
 
 def is_tokenised(row: Mapping[str, Any]) -> bool:
     """Whether a raw or parsed row holds token ids instead of texts (span tasks: those of its windows)."""
-    return "token_id" in row or "windows" in row
+    return ("token_id" in row or "windows" in row) and "text" not in row and "question" not in row
 
 
 def checked_tokens(raw: Mapping[str, Any], prefix: str = "") -> dict[str, list[int]]:
