@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,13 +204,16 @@ def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> bytes:
 
 
 def _code_files(kind: type) -> set[Path]:
-    """The source files of a task type and its bases: a changed `featurize` must not read an old cache."""
+    """The source files of a task type and its bases, and of modules that these import whole: a changed `featurize` must
+    not read an old cache."""
     files = set()
     for base in kind.__mro__[:-1]:
         try:
             files.add(Path(inspect.getfile(base)))
         except (TypeError, OSError):  # defined in a session, without a file
             continue
+        beside = inspect.getmembers(sys.modules[base.__module__], inspect.ismodule)
+        files |= {Path(str(module.__file__)) for _, module in beside if module.__name__.startswith("mtrobust.tasks.")}
     return {file for file in files if file.is_file()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -85,10 +86,13 @@ def _relevance(text: str, labels: list[str]) -> float:
     if text in labels:
         return labels.index(text)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        allowed = f"a number{' or one of ' + ', '.join(labels) if labels else ''} is needed for each candidate"
-        raise RowError("label", f"{text!r:.60}: {allowed}") from None
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    allowed = f"a number{' or one of ' + ', '.join(labels) if labels else ''} is needed for each candidate"
+    raise RowError("label", f"{text!r:.60}: {allowed}")
 
 
 def _listed(text: str, field: str) -> list[str]:
@@ -186,7 +190,7 @@ def joined_windows(records: Iterable[Record]) -> Iterator[Record]:
 
 def _question(record: Record) -> tuple[str, Any] | None:
     """What windows of one question have in common; None for a record that is none. Without a `uid` each is its own."""
-    if record.raw is None or "token_id" not in record.raw:
+    if record.raw is None or "token_id" not in record.raw or not is_tokenised(record.raw):
         return None
     uid = record.raw.get("uid", record.raw.get("id"))
     return ("line", record.place) if uid is None else ("uid", uid)

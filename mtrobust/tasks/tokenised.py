@@ -21,6 +21,8 @@ MASKS = ("attention_mask", "mask")  # the latter in MT-DNN's earlier versions an
 
 def is_tokenised(row: Mapping[str, Any]) -> bool:
     """Whether a raw or parsed row holds token ids instead of texts (of its windows, of its candidates)."""
+    if "text" in row or "question" in row:
+        return False
     candidates = row.get("candidates")
     listed = isinstance(candidates, list) and any(isinstance(candidate, dict) for candidate in candidates)
     return "token_id" in row or "windows" in row or listed

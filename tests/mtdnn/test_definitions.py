@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mtrobust.cli import main
 from mtrobust.errors import UserError
 from mtrobust.tasks.base import TASK_TYPES
 from mtrobust.tasks.taskdef import load_task_defs, task_defs_yaml
@@ -101,3 +102,14 @@ def test_a_file_written_out_again_is_the_same(tmp_path: Path, name: str) -> None
     assert [task.model_dump() for task in load_task_defs([again], use=()).values()] == [
         task.model_dump() for task in tasks.values()
     ]
+
+
+def test_methods_of_tasks_are_checked_beside_tasks_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "superglue")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("mood: {task_type: Classification, data_format: PremiseOnly, n_class: 2, perturb: {name: rapd}}\n")
+    words = ["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--model_name_or_path", "m"]
+    assert main(["train", "--task_def", str(path), "--train_tasks", "mood", *words]) == 2
+    assert "mood.perturb: unknown perturbation method 'rapd'" in capsys.readouterr().err

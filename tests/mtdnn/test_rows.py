@@ -82,6 +82,7 @@ def test_a_line_of_a_question(tmp_path: Path) -> None:
         (NUMBERS, "0\ta\t1\tWho?\tx", "columns: 5 found, 6 or more needed (id, candidate ids, labels, "),
         (NUMBERS, "0\ta,b\t1\tWho?\tx\ty", "label: 1 labels for 2 candidates; one for each is needed"),
         (NAMED, "0\ta,b\tno,yes\tWho?\tx\ty", "label: 'no': a number or one of not_entailment, entailment is needed"),
+        (NUMBERS, "0\ta,b\t1,nan\tWho?\tx\ty", "label: 'nan': a number is needed for each candidate"),
         (TAGS, "0\tO O\t['a', 'b']", "tags: 'O O': a list of texts is needed, ['a', 'b']"),
         (TAGS, "0\t['O']\t[print(1)]", "tokens: '[print(1)]': a list of texts is needed"),
         (TAGS, "0\t['O']\t[1]", "tokens: '[1]': a list of texts is needed"),
@@ -111,3 +112,10 @@ def test_files_lie_flat_in_the_data_folder(tmp_path: Path) -> None:
     (tmp_path / "squad_dev.tsv").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"dev: several files \(squad_dev.tsv, squad_dev.json\); keep one"):
         find_split(QA, tmp_path, "dev")
+
+
+def test_a_row_with_a_text_is_read_as_one_whatever_its_further_columns(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"text": "Glass.", "windows": 3, "token_id": "t7", "label": "good"}\n', encoding="utf-8")
+    (row,) = read_rows(MOOD, path)
+    assert (row["label"], row["windows"], row["token_id"]) == (1, 3, "t7")
