@@ -194,3 +194,11 @@ def test_a_task_type_that_reads_no_token_ids_says_so_at_once(tmp_path: Path) -> 
         read_rows(task, path)
     (line,) = caught.value.faults
     assert line.startswith(f"{path}:1: token_id: MaskLM reads no token ids (supported: Classification, Regression, ")
+
+
+def test_an_attack_says_that_it_needs_texts(tmp_path: Path) -> None:
+    from mtrobust.evaluation.attacks.target import labelled_rows
+
+    path = write_rows(tmp_path / "mood_dev.json", [LINE])
+    with pytest.raises(UserError, match=f"--split: {path}: has rows of token ids; an attack changes words"):
+        labelled_rows(MOOD, tmp_path, "dev")
