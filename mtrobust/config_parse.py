@@ -17,7 +17,6 @@ from mtrobust.config import PerturbSpec, TrainConfig
 from mtrobust.config_values import allowed, faults_of, show, strip_optional, wrong_kind
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
-from mtrobust.tasks import mtdnn_flags
 from mtrobust.yaml_file import read_scalar, read_yaml
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _take(given: Given, name: str, value: str | None) -> None:
     if name.startswith("perturb."):
         # an option without a value is a switch: `--perturb.exact`
         given.perturb.append((name.removeprefix("perturb."), "true" if value is None else value))
-    elif name not in _FIELDS and (told := mtdnn_flags.answer(name)):
+    elif name not in _FIELDS and (told := _mtdnn_answer(name)):
         given.faults.append(f"--{name}: {told}")
         given.old.append(name)
     elif name not in _FIELDS:
@@ -103,6 +102,13 @@ def _take(given: Given, name: str, value: str | None) -> None:
         given.values[name] = [*given.values.get(name, []), *_names(value)]
     else:
         given.values[name] = value
+
+
+def _mtdnn_answer(name: str) -> str | None:
+    """What to write instead of a name of MT-DNN's; None for others."""
+    from mtrobust.tasks.mtdnn_flags import answer  # with all task types, so only for a name that is unknown
+
+    return answer(name)
 
 
 def _names(text: str) -> list[str]:
@@ -122,7 +128,7 @@ def parse_train(argv: list[str]) -> Parsed:
         except UserError as error:
             faults += error.faults
         sources = {key: f"{recipe}: {key}" for key in values}
-        old = {key: told for key in values if key not in _FIELDS and (told := mtdnn_flags.answer(key))}
+        old = {key: told for key in values if key not in _FIELDS and (told := _mtdnn_answer(key))}
         faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items()]
         values = {key: value for key, value in values.items() if key not in old}
         given.old += old
@@ -134,8 +140,11 @@ def parse_train(argv: list[str]) -> Parsed:
     faults += perturb_faults
     values["perturb"] = specs
     parsed = _validate(values, sources, recipe_failed=recipe is not None and not sources)
-    if given.old:  # what is said of missing or default values would be about settings that the user did give
-        meant = {mtdnn_flags.FLAGS[name][0].removeprefix("--") for name in given.old}
+    if given.old:
+        from mtrobust.tasks.mtdnn_flags import FLAGS
+
+        # what is said of missing or default values would be about settings that the user did give
+        meant = {FLAGS[name][0].removeprefix("--") for name in given.old}
         said = [line.partition(": missing")[0].removeprefix("--") for line in parsed.faults]
         parsed.faults = [line for line, key in zip(parsed.faults, said, strict=True) if key not in meant]
         parsed.bad |= {"task_def"}

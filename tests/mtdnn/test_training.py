@@ -261,3 +261,11 @@ def test_a_bad_line_of_tags_is_named(
     with pytest.raises(UserError) as caught:
         load_features(task, "train", tmp_path, tokenizer_of(tiny_model_dir("bert")), 64, tmp_path / "c", training=True)
     assert caught.value.faults[0].startswith(f"{path}:1: {message}")
+
+
+def test_an_attack_says_that_it_needs_texts(tmp_path: Path) -> None:
+    from mtrobust.evaluation.attacks.target import labelled_rows
+
+    path = write_rows(tmp_path / "mood_dev.json", [LINE])
+    with pytest.raises(UserError, match=f"--split: {path}: has rows of token ids; an attack changes words"):
+        labelled_rows(MOOD, tmp_path, "dev")
