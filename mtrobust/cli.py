@@ -23,6 +23,7 @@ from mtrobust.registry import suggestion
 COMMANDS = {
     "prep": ("mtrobust.commands.prep", "raw benchmark files (or the hub) to rows, with counts and every rejected line"),
     "check": ("mtrobust.commands.check", "validate task definitions, and the rows where a data folder is given"),
+    "convert": ("mtrobust.commands.convert", "MT-DNN's task definitions and data in the forms of this package"),
     "train": ("mtrobust.commands.train", "fine-tune one encoder jointly on the tasks of a task definition"),
     "status": ("mtrobust.commands.status", "where runs stand: how far, how well, whether they still run"),
     "evaluate": ("mtrobust.commands.evaluate", "metrics of a finished run on a labelled split"),

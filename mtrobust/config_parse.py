@@ -41,6 +41,7 @@ class Given:
     perturb: list[tuple[str, str]] = field(default_factory=list)
     positional: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    old: list[str] = field(default_factory=list)  # names of MT-DNN's, each of them a fault
 
 
 @dataclass
@@ -90,6 +91,9 @@ def _take(given: Given, name: str, value: str | None) -> None:
     if name.startswith("perturb."):
         # an option without a value is a switch: `--perturb.exact`
         given.perturb.append((name.removeprefix("perturb."), "true" if value is None else value))
+    elif name not in _FIELDS and (told := _mtdnn_answer(name)):
+        given.faults.append(f"--{name}: {told}")
+        given.old.append(name)
     elif name not in _FIELDS:
         names = [*_FIELDS, "perturb.<option>"]
         given.faults.append(f"--{name}: unknown flag{suggestion(name, names)} (mtrobust train --help lists all)")
@@ -99,6 +103,13 @@ def _take(given: Given, name: str, value: str | None) -> None:
         given.values[name] = [*given.values.get(name, []), *_names(value)]
     else:
         given.values[name] = value
+
+
+def _mtdnn_answer(name: str) -> str | None:
+    """What to write instead of a name of MT-DNN's; None for others."""
+    from mtrobust.tasks.mtdnn_flags import answer  # with all task types, so only for a name that is unknown
+
+    return answer(name)
 
 
 def _names(text: str) -> list[str]:
@@ -118,9 +129,21 @@ def parse_train(argv: list[str]) -> Parsed:
         except UserError as error:
             faults += error.faults
         sources = {key: f"{recipe}: {key}" for key in values}
+        old = {key: told for key in values if key not in _FIELDS and (told := _mtdnn_answer(key))}
+        faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items()]
+        values = {key: value for key, value in values.items() if key not in old}
+        given.old += old
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
     parsed = _read(values, sources, given.perturb, recipe_failed=recipe is not None and not sources)
+    if given.old:
+        from mtrobust.tasks.mtdnn_flags import FLAGS
+
+        # what is said of missing or default values would be about settings that the user did give
+        meant = {FLAGS[name][0].removeprefix("--") for name in given.old}
+        said = [line.partition(": missing")[0].removeprefix("--") for line in parsed.faults]
+        parsed.faults = [line for line, key in zip(parsed.faults, said, strict=True) if key not in meant]
+        parsed.bad |= {"task_def"}
     return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
 
 

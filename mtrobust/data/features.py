@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 
 from mtrobust.data.rows import find_split, iter_rows
 from mtrobust.errors import RunError, UserError
+from mtrobust.tasks.tokenised import is_tokenised
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,13 +218,16 @@ def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> bytes:
 
 
 def _code_files(kind: type) -> set[Path]:
-    """The source files of a task type and its bases: a changed `featurize` must not read an old cache."""
+    """The source files of a task type and its bases, and of modules that these import whole: a changed `featurize` must
+    not read an old cache."""
     files = set()
     for base in kind.__mro__[:-1]:
         try:
             files.add(Path(inspect.getfile(base)))
         except (TypeError, OSError):  # defined in a session, without a file
             continue
+        beside = inspect.getmembers(sys.modules[base.__module__], inspect.ismodule)
+        files |= {Path(str(module.__file__)) for _, module in beside if module.__name__.startswith("mtrobust.tasks.")}
     return {file for file in files if file.is_file()}
 
 
@@ -309,7 +314,12 @@ def _write(
     """Writes the features of all rows as record batches of `CHUNK`; returns the number of rows."""
     writer, rows = None, 0
     waiting: list[dict[str, Any]] = []
-    for block in _blocks(iter_rows(task, source)):
+
+    def fits(row: dict[str, Any]) -> None:
+        if is_tokenised(row):
+            task.type.check_tokenised(row, tokenizer, max_len, training)
+
+    for block in _blocks(iter_rows(task, source, fits)):
         for feature in task.type.featurize(block, tokenizer, max_len, training):
             feature["row"] = int(feature["row"]) + rows
             waiting.append(feature)

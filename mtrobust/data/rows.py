@@ -1,4 +1,4 @@
-"""Rows from data files: JSON Lines (also gzipped), SQuAD JSON, MT-DNN's canonical TSV. Needs no torch.
+"""Rows from data files: JSON Lines (also gzipped), SQuAD JSON, MT-DNN's TSV and lines of token ids. Needs no torch.
 
 A reader turns a file into records; the task type checks and types each one. Whatever is wrong with a row becomes one
 line `file:line: field: message`; the first 20 are shown, all are counted.
@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from mtrobust.data.mtdnn_rows import TSV_FORMATS, Record, joined_windows, mtdnn_keys, tsv_row
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
 from mtrobust.tasks.base import TASK_TYPES, RowError
+from mtrobust.tasks.tokenised import is_tokenised
 
 if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
@@ -25,19 +27,6 @@ if TYPE_CHECKING:
 SHOWN_FAULTS = 20
 _UTF8_BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a zip archive", b"\x1f\x8b": "gzip"}
-# MT-DNN's canonical TSV: fixed columns, no header, no quoting
-_TSV_COLUMNS = {
-    "PremiseOnly": ("id", "label", "text"),
-    "PremiseAndOneHypothesis": ("id", "label", "text", "text_pair"),
-}
-
-
-class Record(NamedTuple):
-    """One raw row, or what is wrong with it. place: a line number, or a path inside a JSON document."""
-
-    place: str
-    raw: dict[str, Any] | None
-    fault: str = ""  # `field: message`
 
 
 class Faults:
@@ -71,14 +60,24 @@ def read_rows(task: TaskDef, path: str | Path) -> list[dict[str, Any]]:
     return list(iter_rows(task, Path(path)))
 
 
-def iter_rows(task: TaskDef, path: Path) -> Iterator[dict[str, Any]]:
+def iter_rows(
+    task: TaskDef, path: Path, also: Callable[[dict[str, Any]], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of a file one by one, as `read_rows` has them.
 
-    All rows are looked at before `UserError` is raised: a consumer may get rows of a file that turns out to be bad,
-    and must not keep what it made of them. After the first fault no more rows come.
+    also: a further check of each parsed row, which raises `RowError`. All rows are looked at before `UserError` is
+    raised: a consumer may get rows of a file that turns out to be bad, and must not keep what it made of them. After
+    the first fault no more rows come.
     """
+    return (row for _, row in raw_and_parsed(task, path, also))
+
+
+def raw_and_parsed(
+    task: TaskDef, path: Path, also: Callable[[dict[str, Any]], None] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each row of a file in the keys of JSON Lines, as it was written and as `iter_rows` has it."""
     faults = Faults(path)
-    yield from _checked(task, _records(task, path, faults), faults)
+    yield from _checked(task, _records(task, path, faults), faults, also)
 
 
 def parse_rows(task: TaskDef, raws: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -87,7 +86,7 @@ def parse_rows(task: TaskDef, raws: Iterable[Mapping[str, Any]]) -> list[dict[st
     A row without an id is called after its place.
     """
     faults = Faults(Path("rows"))
-    return list(_checked(task, map(_given, count(), raws), faults))
+    return [row for _, row in _checked(task, map(_given, count(), raws), faults)]
 
 
 def _given(number: int, raw: Any) -> Record:
@@ -96,8 +95,10 @@ def _given(number: int, raw: Any) -> Record:
     return Record(f"[{number}]", {**raw, "id": number if raw.get("id") is None else raw["id"]})
 
 
-def _checked(task: TaskDef, records: Iterable[Record], faults: Faults) -> Iterator[dict[str, Any]]:
-    """The rows of records, see `iter_rows`."""
+def _checked(
+    task: TaskDef, records: Iterable[Record], faults: Faults, also: Callable[[dict[str, Any]], None] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The rows of records, see `raw_and_parsed`."""
     kind, seen = task.type, 0
     first_place: dict[str, str] = {}
     for record in records:
@@ -105,10 +106,16 @@ def _checked(task: TaskDef, records: Iterable[Record], faults: Faults) -> Iterat
         if record.raw is None:
             faults.add(record.place, record.fault)
             continue
+        if is_tokenised(record.raw) and not kind.tokenised:
+            kinds = ", ".join(name for name, other in TASK_TYPES.items() if other.tokenised)
+            faults.add(record.place, f"token_id: {task.task_type} reads no token ids (supported: {kinds}); give texts")
+            break  # so are all the others
         try:
             raw = _with_id(record)
             _refuse_soft(raw, task)
             row = {**raw, **kind.parse_row(raw)}
+            if also is not None:
+                also(row)
         except RowError as error:
             faults.add(record.place, str(error))
             continue
@@ -116,7 +123,7 @@ def _checked(task: TaskDef, records: Iterable[Record], faults: Faults) -> Iterat
         if earlier is not record.place:
             faults.add(record.place, f"id: '{row['id']}': used before, at {earlier}")
         elif not faults.count:
-            yield row
+            yield raw, row
     if not seen and not faults.count:
         faults.add("", "has no rows")
     faults.raise_if_any()
@@ -132,7 +139,7 @@ def _refuse_soft(raw: dict[str, Any], task: TaskDef) -> None:
 
 def _with_id(record: Record) -> dict[str, Any]:
     """The raw row with its id as text; rows without one are called after their place."""
-    raw = dict(record.raw or {})
+    raw = mtdnn_keys(record.raw or {})
     given = raw.get("id")
     if given is None:
         raw["id"] = f"line-{record.place}" if record.place.isdigit() else record.place
@@ -157,7 +164,8 @@ def _records(task: TaskDef, path: Path, faults: Faults) -> Iterator[Record]:
         return
     try:
         with path.open("rb") as file:
-            yield from reader(task, file, faults)
+            records = reader(task, file, faults)
+            yield from joined_windows(records) if task.data_format == "MRC" else records
     except FileNotFoundError:
         faults.add("", "no such file")
     except IsADirectoryError:
@@ -242,40 +250,36 @@ def _json_name(value: Any) -> str:
 
 
 def _read_tsv(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
-    """MT-DNN's canonical TSV: id, label, text and, for pairs, the second text."""
-    columns = _TSV_COLUMNS.get(task.data_format)
-    if columns is None:
-        faults.add("", f"TSV is read for {', '.join(_TSV_COLUMNS)}, not {task.data_format}; give JSON Lines")
+    """MT-DNN's canonical TSV."""
+    if task.data_format not in TSV_FORMATS:
+        faults.add("", f"TSV is read for {', '.join(TSV_FORMATS)}, not {task.data_format}; give JSON Lines")
         return
     for place, text, fault in _lines(file, faults):
         if text is None:
             yield Record(place, None, fault)
             continue
-        fields = text.split("\t")
-        if len(fields) != len(columns):
-            yield Record(place, None, f"columns: {len(fields)} found, {len(columns)} needed ({', '.join(columns)})")
-            continue
-        raw: dict[str, Any] = dict(zip(columns, fields, strict=True))
-        raw["label"] = _tsv_label(raw["label"], task.labels)
-        yield Record(place, raw)
-
-
-def _tsv_label(text: str, labels: list[str]) -> str | int | float | None:
-    """A label as JSON would have it: a name stays text, numbers become numbers, nothing is no label."""
-    if text in labels:
-        return text
-    for convert in (int, float):
         try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text or None
+            yield Record(place, tsv_row(task, text.split("\t")))
+        except RowError as error:
+            yield Record(place, None, str(error))
+
+
+def _read_json(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
+    """SQuAD's document, or lines as MT-DNN's preprocessing writes them: the first line says which."""
+    first = next((line for line in file if line.strip()), b"")
+    file.seek(0)
+    try:
+        head = json.loads(first.decode("utf-8-sig"))
+    except ValueError:  # a document over several lines, or bad text, which the readers tell
+        head = None
+    document = task.data_format == "MRC" if head is None else not isinstance(head, dict) or "data" in head
+    yield from (_read_squad if document else _read_jsonl)(task, file, faults)
 
 
 def _read_squad(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Record]:
     """SQuAD's JSON (v1.1 and v2.0): one record per question, placed by its path in the document."""
     if task.data_format != "MRC":
-        faults.add("", f".json is read as SQuAD for span tasks; {task.task_type} wants JSON Lines (.jsonl)")
+        faults.add("", f"a .json document is SQuAD's, for span tasks; {task.task_type} wants one JSON object a line")
         return
     data = file.read()
     try:
@@ -332,9 +336,12 @@ Reader = Callable[["TaskDef", IO[bytes], Faults], Iterator[Record]]
 READERS: dict[str, Reader] = {
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl_gz,
-    ".json": _read_squad,
+    ".json": _read_json,
     ".tsv": _read_tsv,
 }
+
+
+OLD_ENDINGS = (".tsv", ".json")  # of files in MT-DNN's layout
 
 
 # --- finding files ----------------------------------------------------------------------------------------------------
@@ -342,14 +349,15 @@ READERS: dict[str, Reader] = {
 
 def find_split(task: TaskDef, data_dir: str | Path, split: str) -> Path:
     """The file of a split: `<data_dir>/<task>/<split>.jsonl` or another ending; else `<data_dir>/<task>_<split>.tsv`
-    (MT-DNN's layout). Raises `UserError` naming the folder, what was looked for and what is there.
+    or `.json` (MT-DNN's layout). Raises `UserError` naming the folder, what was looked for and what is there.
     """
     root, name = Path(data_dir), task.data or task.name
     folder = root / name
     found = [path for path in (folder / f"{split}{ending}" for ending in READERS) if path.is_file()]
-    found = found or [path for path in [root / f"{name}_{split}.tsv"] if path.is_file()]
+    found = found or [path for path in (root / f"{name}_{split}{ending}" for ending in OLD_ENDINGS) if path.is_file()]
     if len(found) > 1:
-        raise UserError(f"{folder}: {split}: several files ({', '.join(p.name for p in found)}); keep one of them")
+        several = ", ".join(path.name for path in found)
+        raise UserError(f"{found[0].parent}: {split}: several files ({several}); keep one of them")
     if found:
         return found[0]
     if not root.is_dir():

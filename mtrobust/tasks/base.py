@@ -181,6 +181,7 @@ class TaskType(ABC):
     self_labelled: ClassVar[bool] = False  # every row is its own label, so that none can be held out
     needs_labels: ClassVar[bool] = False  # a row without a label has no views, so it cannot be trained on
     soft_labels: ClassVar[bool] = False  # rows may have a `soft_label`, and `soft_row` makes them
+    tokenised: ClassVar[bool] = False  # rows may come as token ids (see `mtrobust.tasks.tokenised`)
     head_choice: ClassVar[bool] = False  # a vector per example is read, so `head_input` and `enable_san` have a meaning
     together: ClassVar[bool] = False  # all features of a row stand in the same training batch, one after the other
 
@@ -195,6 +196,12 @@ class TaskType(ABC):
     @abstractmethod
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The row with its fields checked and typed (label names become ids). Raises `RowError`."""
+
+    def check_tokenised(  # noqa: B027  (most types read texts only)
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """Raises `RowError` where a parsed row of token ids is not for this tokenizer, length or use. Only where
+        `tokenised`; `featurize` asks it too."""
 
     @abstractmethod
     def featurize(

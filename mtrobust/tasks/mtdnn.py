@@ -22,6 +22,10 @@ TASK_TYPES = {
     "MaskLM": "MaskLM",
     "SeqenceGeneration": "SequenceGeneration",
     "SequenceGeneration": "SequenceGeneration",
+    "SeqenceGenerationMRC": "SequenceGenerationMRC",
+    "SequenceGenerationMRC": "SequenceGenerationMRC",
+    "EncSeqenceGeneration": "EncSequenceGeneration",
+    "EncSequenceGeneration": "EncSequenceGeneration",
     "ClozeChoice": "ClozeChoice",
 }
 
@@ -41,7 +45,7 @@ DATA_FORMATS = {
     "ClozeChoice": "ClozeChoice",
 }
 
-_METRICS = "ACC F1 F1MAC F1MIC MCC Pearson Spearman AUC SeqEval EmF1 EmF12 CMAT"
+_METRICS = "ACC F1 F1MAC F1MIC MCC Pearson Spearman AUC SeqEval SeqEvalList EmF1 EmF12 CMAT"
 METRICS = {name: name for name in _METRICS.split()} | {"NERACC": "SeqEval"}
 
 # task type -> metrics that are another one on its data: where every question has an answer, v2.0's scorer is v1.1's;
@@ -60,7 +64,8 @@ _CRITERIA = (
 )
 CRITERIA = tuple(_CRITERIA.split())
 
-ENCODER_TYPES = ("BERT", "ROBERTA", "XLNET", "SAN", "XLM", "DEBERTA", "ELECTRA", "T5", "T5G", "MSRT5", "MSRT5G")
+_ENCODERS = "BERT ROBERTA XLNET SAN XLM DEBERTA ELECTRA T5 T5G MSRT5 MSRT5G MSRLONGT5 MSRLONGT5G"
+ENCODER_TYPES = tuple(_ENCODERS.split())
 
 # task type -> the training loss that its head has, under MT-DNN's names for it
 LOSSES = {

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from mtrobust.tasks import tokenised as tokens
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
-from mtrobust.tasks.sequence import Rows, checked_text, second_begins
+from mtrobust.tasks.sequence import Encoded, Rows, checked_text, second_begins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ class ListType(TaskType):
 
     data_formats: ClassVar[tuple[str, ...]] = (LISTS,)
     together: ClassVar[bool] = True
+    tokenised: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {
         "place": Column("int64"),
         "gains": Column("float32"),
@@ -48,8 +50,13 @@ class ListType(TaskType):
     family_kind: ClassVar[Literal["sequence", "choice"]]  # the family's head that gives the scores
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `text`, `candidates` and `label`; one not given (or null) is None."""
-        row = raw | {"text": checked_text(raw, "text"), "candidates": checked_candidates(raw)}
+        """Checks `text`, `candidates` (texts, or the pairs' token ids) and `label`; one not given (or null) is None."""
+        if tokens.is_tokenised(raw):
+            row = dict(raw)
+            if len(raw.get("candidates", ())) < 2:
+                raise RowError("candidates", "at least 2 are needed, each with token_id and type_id")
+        else:
+            row = raw | {"text": checked_text(raw, "text"), "candidates": checked_candidates(raw)}
         given = raw.get("label")
         return row | {"label": None if given is None else self.label(given, len(row["candidates"]))}
 
@@ -83,13 +90,45 @@ class ListType(TaskType):
         """The two texts of which the encoder makes a candidate's score."""
         return row["text"], candidate
 
+    def check_tokenised(
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """The ids of each candidate are this tokenizer's, and no more than `max_len`."""
+        for i, candidate in enumerate(row["candidates"]):
+            tokens.check_fit(candidate, tokenizer, max_len, f"candidates[{i}].")
+
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
     ) -> list[dict[str, Any]]:
-        """One feature per candidate: the pair of texts, cut to `max_len` tokens, the longer side first."""
+        """One feature per candidate: the pair of texts, cut to `max_len` tokens, the longer side first. Token ids are
+        taken as they are."""
+        written = [row for row in rows if not tokens.is_tokenised(row)]
+        pairs = [self.pair(row, candidate) for row in written for candidate in row["candidates"]]
+        texts = iter(self._encoded(pairs, tokenizer, max_len))
+        features: list[dict[str, Any]] = []
+        for i, row in enumerate(rows):
+            if tokens.is_tokenised(row):
+                tokens.must_fit(self, row, tokenizer, max_len, training)
+            for place, gain in enumerate(self.gains_of(row)):
+                candidate = row["candidates"][place]
+                if isinstance(candidate, str):
+                    inputs, parts = next(texts)
+                else:
+                    inputs, parts = tokens.inputs_of(candidate, tokenizer), tokens.parts_of(candidate, tokenizer)
+                feature: dict[str, Any] = {**inputs, "row": i, "place": place, "gains": gain}
+                feature |= {"labelled": self.is_labelled(row)}
+                feature["second"] = second_begins(parts) if self.task.enable_san else 0
+                features.append(feature)
+        return features
+
+    def _encoded(
+        self, pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_len: int
+    ) -> list[Encoded]:
+        """Of each pair the encoder's inputs, and the text that each token is of."""
         import numpy as np
 
-        pairs = [self.pair(row, candidate) for row in rows for candidate in row["candidates"]]
+        if not pairs:
+            return []
         encoded = tokenizer(
             *map(list, zip(*pairs, strict=True)),
             truncation="longest_first",
@@ -97,15 +136,10 @@ class ListType(TaskType):
             return_attention_mask=False,
         )
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-        features: list[dict[str, Any]] = []
-        for i, row in enumerate(rows):
-            for place, gain in enumerate(self.gains_of(row)):
-                at = len(features)
-                feature: dict[str, Any] = {name: np.asarray(encoded[name][at], dtype=np.int32) for name in names}
-                feature |= {"row": i, "place": place, "gains": gain, "labelled": self.is_labelled(row)}
-                feature["second"] = second_begins(encoded.sequence_ids(at)) if self.task.enable_san else 0
-                features.append(feature)
-        return features
+        return [
+            ({name: np.asarray(encoded[name][i], dtype=np.int32) for name in names}, encoded.sequence_ids(i))
+            for i in range(len(pairs))
+        ]
 
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """One score per candidate, by the head that the definition asks for."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.registry import suggestion
+from mtrobust.tasks import tokenised as tokens
 from mtrobust.tasks.base import TASK_TYPES, Batch, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS, Metric
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 Rows = Sequence[dict[str, Any]]
+Encoded = tuple[dict[str, "np.ndarray"], Sequence[int | None]]
 PAIR = "PremiseAndOneHypothesis"
 # Beside the labels. has_label, has_soft: which kinds of label a row has; soft: the soft one; second: where the tokens
 # of the second text begin (0 where the head does not ask).
@@ -52,6 +54,7 @@ class SequenceType(TaskType):
     data_formats: ClassVar[tuple[str, ...]] = ("PremiseOnly", PAIR)
     soft_labels: ClassVar[bool] = True
     head_choice: ClassVar[bool] = True
+    tokenised: ClassVar[bool] = True
 
     @abstractmethod
     def label(self, value: Any) -> int | float:
@@ -62,16 +65,26 @@ class SequenceType(TaskType):
         """A given soft label as the head is trained on it, one number per output. Raises `RowError`."""
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `text`, `text_pair`, `label` and `soft_label`; labels not given (or null) are None."""
-        row = raw | {"text": checked_text(raw, "text")}
-        if self.task.data_format == PAIR:
-            row["text_pair"] = checked_text(raw, "text_pair")
-        elif raw.get("text_pair") is not None:
-            raise RowError("text_pair", f"is given, but data_format {self.task.data_format} has one text only")
+        """Checks `text`, `text_pair` (or token ids), `label` and `soft_label`; labels not given (or null) are None."""
+        row = dict(raw) if tokens.is_tokenised(raw) else raw | self._texts(raw)
         row["label"] = None if raw.get("label") is None else self.label(raw["label"])
         soft = raw.get("soft_label", raw.get("softlabel"))  # the latter: MT-DNN's name
         row["soft_label"] = None if soft is None else self.soft_label(soft)
         return row
+
+    def _texts(self, raw: dict[str, Any]) -> dict[str, str]:
+        texts = {"text": checked_text(raw, "text")}
+        if self.task.data_format == PAIR:
+            return texts | {"text_pair": checked_text(raw, "text_pair")}
+        if raw.get("text_pair") is not None:
+            raise RowError("text_pair", f"is given, but data_format {self.task.data_format} has one text only")
+        return texts
+
+    def check_tokenised(
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """The ids are this tokenizer's, and no more than `max_len`."""
+        tokens.check_fit(row, tokenizer, max_len)
 
     def is_labelled(self, row: dict[str, Any]) -> bool:
         """Whether a parsed row has a label, or a soft label that counts."""
@@ -80,29 +93,55 @@ class SequenceType(TaskType):
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
     ) -> list[dict[str, Any]]:
-        """One feature per row; texts beyond `max_len` tokens are cut, of a pair the longer side first."""
+        """One feature per row; texts beyond `max_len` tokens are cut, of a pair the longer side first. Token ids are
+        taken as they are."""
         import numpy as np
 
-        pairs = [row["text_pair"] for row in rows] if self.task.data_format == PAIR else None
-        encoded = tokenizer(
-            [row["text"] for row in rows],
-            pairs,
-            truncation="longest_first",
-            max_length=max_len,
-            return_attention_mask=False,
-        )
-        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        encoded = self._encoded(rows, tokenizer, max_len, training)
         features = []
-        for i, row in enumerate(rows):
-            feature: dict[str, Any] = {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names}
+        for i, (row, (inputs, parts)) in enumerate(zip(rows, encoded, strict=True)):
+            feature: dict[str, Any] = dict(inputs)
             given = row.get("label") is not None
             feature |= {"row": i, "labels": row["label"] if given else 0, "labelled": self.is_labelled(row)}
             soft = row.get("soft_label") if self.task.kd_weight else None
             feature |= {"has_label": given, "has_soft": soft is not None}
             feature["soft"] = np.asarray(soft or [0.0] * self.task.n_class, dtype=np.float32)
-            feature["second"] = second_begins(encoded.sequence_ids(i)) if self.task.enable_san else 0
+            feature["second"] = second_begins(parts) if self.task.enable_san else 0
             features.append(feature)
         return features
+
+    def _encoded(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool) -> list[Encoded]:
+        """Of each row the encoder's inputs, and the text that each token is of."""
+        texts = iter(self._encoded_texts([row for row in rows if not tokens.is_tokenised(row)], tokenizer, max_len))
+        made: list[Encoded] = []
+        for row in rows:
+            if tokens.is_tokenised(row):
+                tokens.must_fit(self, row, tokenizer, max_len, training)
+                made.append((tokens.inputs_of(row, tokenizer), tokens.parts_of(row, tokenizer)))
+            else:
+                made.append(next(texts))
+        return made
+
+    def _encoded_texts(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int) -> list[Encoded]:
+        import numpy as np
+
+        if not rows:
+            return []
+        encoded = tokenizer(
+            [row["text"] for row in rows],
+            [row["text_pair"] for row in rows] if self.task.data_format == PAIR else None,
+            truncation="longest_first",
+            max_length=max_len,
+            return_attention_mask=False,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        return [
+            (
+                {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names},
+                encoded.sequence_ids(i) if self.task.enable_san else (),
+            )
+            for i in range(len(rows))
+        ]
 
     def drawn(self, batch: Batch, tokenizer: PreTrainedTokenizerBase, key: tuple[int, ...] = ()) -> Batch:
         """Nothing is drawn; a batch without soft labels goes on without their columns."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.errors import UserError
-from mtrobust.tasks import squad_metrics
+from mtrobust.tasks import span_tokens, squad_metrics
+from mtrobust.tasks import tokenised as tokens
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.sequence import Rows, checked_text
@@ -97,6 +98,60 @@ def _trimmed(starts: np.ndarray, ends: np.ndarray, passage: np.ndarray, context:
     return np.where(passage, starts, -1).astype(np.int32), np.where(passage, ends, -1).astype(np.int32)
 
 
+def _feature(
+    encoded: Any, i: int, row_index: int, row: dict[str, Any], edge: tuple[bool, bool], cls_id: int | None
+) -> dict[str, Any]:
+    """Window i of a text; edge: whether it is the first and the last of its passage."""
+    import numpy as np
+
+    ids = np.asarray(encoded["input_ids"][i], dtype=np.int32)
+    passage = np.array([s == 1 for s in encoded.sequence_ids(i)], dtype=bool)
+    offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int32)
+    starts, ends = _trimmed(offsets[:, 0], offsets[:, 1], passage, row["context"])
+    null = span_tokens.null_position(ids, cls_id)
+    inside = np.flatnonzero(passage)
+    low = 0 if edge[0] or not len(inside) else int(starts[inside[0]])
+    high = len(row["context"]) if edge[1] or not len(inside) else int(ends[inside[-1]])
+    positions = _span_positions(row["answers"], starts, ends, (low, high), null)
+    inputs = {"input_ids": ids}
+    if "token_type_ids" in encoded:
+        inputs["token_type_ids"] = np.asarray(encoded["token_type_ids"][i], dtype=np.int32)
+    passage[null] = True
+    return inputs | _columns(row_index, positions, row["answers"] is not None, passage, starts, ends)
+
+
+def _tokenised_feature(
+    window: Mapping[str, Any], row_index: int, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """A window that came as token ids."""
+    passage, offsets = span_tokens.arrays_of(window, tokenizer)
+    starts, ends = _trimmed(offsets[:, 0], offsets[:, 1], passage, row["context"] or "")
+    passage[span_tokens.null_position(window["token_id"], tokenizer.cls_token_id)] = True
+    positions = window["positions"]  # not known in lines made for evaluation, where no loss is asked for
+    labelled = positions is not None or row["answers"] is not None
+    columns = _columns(row_index, positions or (-1, -1), labelled, passage, starts, ends)
+    return tokens.inputs_of(window, tokenizer) | columns
+
+
+def _columns(
+    row_index: int,
+    positions: tuple[int, int],
+    labelled: bool,
+    passage: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+) -> dict[str, Any]:
+    return {
+        "row": row_index,
+        "start_positions": positions[0],
+        "end_positions": positions[1],
+        "labelled": labelled,
+        "passage_mask": passage,
+        "offset_start": starts,
+        "offset_end": ends,
+    }
+
+
 class SpanType(TaskType):
     """What both kinds share: windows over long passages, positions, decoding by character offsets."""
 
@@ -110,6 +165,7 @@ class SpanType(TaskType):
         "offset_end": Column("int32", "token", pad=-1, in_batch=False),
     }
     unanswerable: ClassVar[bool]
+    tokenised: ClassVar[bool] = True
 
     @classmethod
     def check(cls, task: TaskDef) -> list[str]:
@@ -120,12 +176,24 @@ class SpanType(TaskType):
         return faults
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `question`, `context` and `answers` (absent or null: unlabelled)."""
+        """Checks `question`, `context` and `answers` (absent or null: unlabelled), or the windows of token ids."""
+        if tokens.is_tokenised(raw):
+            return raw | span_tokens.parsed_windows(raw)
         context = checked_text(raw, "context")
         answers = checked_answers(raw.get("answers"), context)
         if answers is not None and not answers["text"] and not self.unanswerable:
             raise RowError("answers", "is empty; questions without an answer need task_type SpanClassificationYN")
         return raw | {"question": checked_text(raw, "question"), "context": context, "answers": answers}
+
+    def check_tokenised(
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """The ids fit, and the windows say what their use needs: positions to train, offsets to evaluate."""
+        span_tokens.check_windows(row, tokenizer, max_len, training)
+
+    def is_labelled(self, row: dict[str, Any]) -> bool:
+        """Whether a parsed row has accepted answers, or windows with positions."""
+        return row["answers"] is not None or any(window["positions"] for window in row.get("windows", ()))
 
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
@@ -136,6 +204,18 @@ class SpanType(TaskType):
             raise UserError(f"{self.task.name}: max_len: {max_len} is too short for a passage (at least {MIN_LEN})")
         if not tokenizer.is_fast:
             raise UserError(f"{self.task.name}: span tasks need a fast tokenizer (one with a tokenizer.json)")
+        texts = [i for i, row in enumerate(rows) if not tokens.is_tokenised(row)]
+        made = self._of_texts([rows[i] for i in texts], texts, tokenizer, max_len) if texts else []
+        for i, row in enumerate(rows):
+            if tokens.is_tokenised(row):
+                tokens.must_fit(self, row, tokenizer, max_len, training)
+                made += [_tokenised_feature(window, i, row, tokenizer) for window in row["windows"]]
+        return sorted(made, key=lambda feature: int(feature["row"]))
+
+    def _of_texts(
+        self, rows: Rows, places: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_len: int
+    ) -> list[dict[str, Any]]:
+        """The windows of rows with texts; places: what `row` of their features is."""
         limit = min(MAX_QUESTION, max_len // 2)
         room = max_len - limit - tokenizer.num_special_tokens_to_add(pair=True)
         encoded = tokenizer(
@@ -151,39 +231,9 @@ class SpanType(TaskType):
         sample = encoded["overflow_to_sample_mapping"]
         edges = [i == 0 or sample[i] != sample[i - 1] for i in range(len(sample))] + [True]
         return [
-            self._feature(encoded, i, sample[i], rows[sample[i]], (edges[i], edges[i + 1]), tokenizer.cls_token_id)
-            for i in range(len(sample))
+            _feature(encoded, i, places[at], rows[at], (edges[i], edges[i + 1]), tokenizer.cls_token_id)
+            for i, at in enumerate(sample)
         ]
-
-    def _feature(
-        self, encoded: Any, i: int, row_index: int, row: dict[str, Any], edge: tuple[bool, bool], cls_id: int | None
-    ) -> dict[str, Any]:
-        """Window i; edge: whether it is the first and the last of its passage."""
-        import numpy as np
-
-        ids = np.asarray(encoded["input_ids"][i], dtype=np.int32)
-        passage = np.array([s == 1 for s in encoded.sequence_ids(i)], dtype=bool)
-        offsets = np.asarray(encoded["offset_mapping"][i], dtype=np.int32)
-        starts, ends = _trimmed(offsets[:, 0], offsets[:, 1], passage, row["context"])
-        at = np.flatnonzero(ids == cls_id) if cls_id is not None else np.empty(0, dtype=int)
-        null = int(at[0]) if len(at) else 0  # families without CLS (T5): the first token stands for it
-        inside = np.flatnonzero(passage)
-        low = 0 if edge[0] or not len(inside) else int(starts[inside[0]])
-        high = len(row["context"]) if edge[1] or not len(inside) else int(ends[inside[-1]])
-        begin, end = _span_positions(row["answers"], starts, ends, (low, high), null)
-        passage[null] = True
-        feature = {"input_ids": ids}
-        if "token_type_ids" in encoded:
-            feature["token_type_ids"] = np.asarray(encoded["token_type_ids"][i], dtype=np.int32)
-        return feature | {
-            "row": row_index,
-            "start_positions": begin,
-            "end_positions": end,
-            "labelled": row["answers"] is not None,
-            "passage_mask": passage,
-            "offset_start": starts,
-            "offset_end": ends,
-        }
 
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """The family's span head."""

@@ -363,17 +363,24 @@ def _parse_eval_sets(value: Any) -> tuple[dict[str, EvalSet], list[str]]:
     return sets, faults
 
 
+def definition_values(task: TaskDef) -> dict[str, Any]:
+    """The keys of a definition that say all there is to say: defaults that stand for themselves are left out."""
+    always = {"task_type", "data_format", "n_class", "labels", "metric_meta", "split_names"}
+    values = task.model_dump(exclude={"name"}, exclude_none=True)
+    default = {key: field.get_default(call_default_factory=True) for key, field in TaskDef.model_fields.items()}
+    return {
+        key: value for key, value in values.items() if (key in always and value != []) or value != default[key]
+    }
+
+
 def task_defs_yaml(tasks: Iterable[TaskDef]) -> str:
     """The definitions as a YAML text that loads to the same tasks again (a run's `task_def.yml`)."""
-    whole = {}
-    for task in tasks:
-        always = {"task_type", "data_format", "n_class", "labels", "metric_meta", "split_names"}
-        values = task.model_dump(exclude={"name"}, exclude_none=True)
-        default = {key: field.get_default(call_default_factory=True) for key, field in TaskDef.model_fields.items()}
-        whole[task.name] = {
-            key: value for key, value in values.items() if (key in always and value != []) or value != default[key]
-        }
-    return yaml.dump(whole, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    return dump_yaml({task.name: definition_values(task) for task in tasks})
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """A mapping as a YAML text that `read_yaml` reads as it was."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
+from mtrobust.tasks import tokenised
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.sequence import Rows, checked_text
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 OUTSIDE = "O"
+NO_WORDS = ("X", "CLS", "SEP")  # MT-DNN's labels of tokens that begin no word
 _CHUNK = re.compile(r"[BIES]-.+")
 
 
@@ -64,6 +66,7 @@ class SequenceLabeling(TaskType):
         "cut": Column("int32", in_batch=False),
     }
     summary: ClassVar[str] = "one tag for each word of a text (named entities, parts of speech)"
+    tokenised: ClassVar[bool] = True
 
     @classmethod
     def check(cls, task: TaskDef) -> list[str]:
@@ -80,7 +83,11 @@ class SequenceLabeling(TaskType):
         return faults
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `tokens` and `tags`; the tags' numbers become `label`, None where they are not given (or null)."""
+        """Checks `tokens` and `tags`; the tags' numbers become `label`, None where they are not given (or null).
+
+        Of token ids: `word`, the word that begins at each token, of which only the tags are known."""
+        if tokenised.is_tokenised(raw):
+            return raw | self._tagged_tokens(raw)
         tokens = raw.get("tokens")
         if not isinstance(tokens, list) or not tokens:
             problem = "is missing" if tokens is None else f"is {tokens!r:.60}"
@@ -88,6 +95,29 @@ class SequenceLabeling(TaskType):
         words = [checked_text({f"tokens[{i}]": word}, f"tokens[{i}]") for i, word in enumerate(tokens)]
         tags = raw.get("tags")
         return raw | {"tokens": words, "label": None if tags is None else self.tags(tags, len(words))}
+
+    def _tagged_tokens(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """`word`, `tokens` (a place for each word) and `label`, of MT-DNN's labels for all tokens."""
+        names = self.task.labels
+        missing = [name for name in NO_WORDS if name not in names]
+        if missing:
+            lacks = f"the definition's labels lack {', '.join(missing)}"
+            raise RowError("token_id", f"{lacks}, which MT-DNN gives to tokens that begin no word")
+        size = len(raw["token_id"])
+        labels = self.tags(raw["label"][:size] if isinstance(raw.get("label"), list) else raw.get("label"), size)
+        word, number = [], -1
+        for label in labels:
+            begins = names[label] not in NO_WORDS
+            number += begins
+            word.append(number if begins else -1)
+        own = [label for label, place in zip(labels, word, strict=True) if place >= 0]
+        return {"word": word, "tokens": [None] * len(own), "label": own}
+
+    def check_tokenised(
+        self, row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
+    ) -> None:
+        """The ids are this tokenizer's, and no more than `max_len`."""
+        tokenised.check_fit(row, tokenizer, max_len)
 
     def tags(self, value: Any, size: int) -> list[int]:
         """The ids of tags given by name or id. Raises `RowError`."""
@@ -115,6 +145,31 @@ class SequenceLabeling(TaskType):
 
         if not tokenizer.is_fast:
             raise UserError(f"{self.task.name}: sequence labelling needs a fast tokenizer (one with a tokenizer.json)")
+        written = [row for row in rows if not tokenised.is_tokenised(row)]
+        texts = iter(self._encoded_texts(written, tokenizer, max_len))
+        features = []
+        for i, row in enumerate(rows):
+            if tokenised.is_tokenised(row):
+                tokenised.must_fit(self, row, tokenizer, max_len, training)
+                inputs, word = tokenised.inputs_of(row, tokenizer), np.asarray(row["word"], dtype=np.int32)
+            else:
+                inputs, word = next(texts)
+            labels = np.zeros(len(word), dtype=np.int64)
+            if row["label"] is not None:
+                labels[word >= 0] = np.asarray(row["label"], dtype=np.int64)[word[word >= 0]]
+            words = len(row["tokens"])
+            feature = {**inputs, "row": i, "labels": labels, "word": word, "labelled": row["label"] is not None}
+            features.append(feature | {"words": words, "cut": words - int((word >= 0).sum())})
+        return features
+
+    def _encoded_texts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int
+    ) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Of each row the encoder's inputs, and the word that begins at each token."""
+        import numpy as np
+
+        if not rows:
+            return []
         texts, owners = zip(*(word_starts(row["tokens"]) for row in rows), strict=True)
         encoded = tokenizer(
             list(texts),
@@ -124,17 +179,8 @@ class SequenceLabeling(TaskType):
             return_attention_mask=False,
         )
         names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-        features = []
-        for i, row in enumerate(rows):
-            feature: dict[str, Any] = {name: np.asarray(encoded[name][i], dtype=np.int32) for name in names}
-            word = first_tokens(encoded["offset_mapping"][i], owners[i])
-            labels = np.zeros(len(word), dtype=np.int64)
-            if row["label"] is not None:
-                labels[word >= 0] = np.asarray(row["label"])[word[word >= 0]]
-            words = len(row["tokens"])
-            feature |= {"row": i, "labels": labels, "word": word, "labelled": row["label"] is not None}
-            features.append(feature | {"words": words, "cut": words - int((word >= 0).sum())})
-        return features
+        inputs = [{name: np.asarray(encoded[name][i], dtype=np.int32) for name in names} for i in range(len(rows))]
+        return [(inputs[i], first_tokens(encoded["offset_mapping"][i], owners[i])) for i in range(len(rows))]
 
     def remark(self, column: Callable[[str], np.ndarray]) -> str | None:
         """How many words are beyond the length."""

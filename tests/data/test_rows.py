@@ -23,6 +23,7 @@ PAIR = TaskDef(
 SCORE = TaskDef(name="sts", task_type="Regression", data_format="PremiseAndOneHypothesis")
 SPAN = TaskDef(name="squad", task_type="SpanClassification", data_format="MRC")
 SPAN_YN = TaskDef(name="squad2", task_type="SpanClassificationYN", data_format="MRC")
+MASKED = TaskDef(name="mlm", task_type="MaskLM", data_format="MLM")
 GOOD = '{"text": "fine", "label": "positive"}\n'
 
 
@@ -192,10 +193,10 @@ def test_broken_squad(tmp_path: Path, data: str | bytes, message: str) -> None:
 
 
 def test_wrong_kind_of_file(tmp_path: Path) -> None:
-    assert faults(SINGLE, put(tmp_path, "{}", "a.json")) == [
-        " .json is read as SQuAD for span tasks; Classification wants JSON Lines (.jsonl)"
+    assert faults(SINGLE, put(tmp_path, '{"data": []}', "a.json")) == [
+        " a .json document is SQuAD's, for span tasks; Classification wants one JSON object a line"
     ]
-    assert faults(SPAN, put(tmp_path, "0\t1\ta\n", "a.tsv"))[0].startswith(" TSV is read for PremiseOnly, ")
+    assert faults(MASKED, put(tmp_path, "0\t1\ta\n", "a.tsv"))[0].startswith(" TSV is read for PremiseOnly, ")
     assert faults(SINGLE, put(tmp_path, "a", "a.csv")) == [" unknown ending; read are .jsonl, .jsonl.gz, .json, .tsv"]
     assert faults(SINGLE, put(tmp_path, "0\ta\n", "b.tsv")) == ["1: columns: 2 found, 3 needed (id, label, text)"]
     assert faults(SINGLE, tmp_path / "absent.jsonl") == [" no such file"]

@@ -16,6 +16,7 @@ from mtrobust.evaluation.run_folder import MODEL, check_run, load_config, load_t
 from mtrobust.registry import suggestion
 from mtrobust.tasks.sequence import PAIR
 from mtrobust.tasks.taskdef import TaskDef
+from mtrobust.tasks.tokenised import is_tokenised
 
 if TYPE_CHECKING:
     from mtrobust.evaluation.attacks.victim import Victim
@@ -121,6 +122,8 @@ def labelled_rows(task: TaskDef, data_dir: Path, split: str) -> tuple[Path, list
     """(the file, its rows that have a label). Raises `UserError` for bad rows and where no row has one."""
     path = find_split(task, data_dir, split)
     rows = [row for row in read_rows(task, path) if row["label"] is not None]
+    if any(is_tokenised(row) for row in rows):
+        raise UserError(f"--split: {path}: has rows of token ids; an attack changes words and needs texts")
     if not rows:
         raise UserError(f"--split: {path}: no row has a label; an attack needs to know what is right")
     return path, rows
