@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from mtrobust import __version__
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import usual_permissions
+from mtrobust.models import adapters
 from mtrobust.models.multitask import no_progress_bars
 from mtrobust.registry import Registry, suggestion
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 TOLERANCE = 1e-5  # largest difference of a logit, absolute and relative
+MERGED = 1e-4  # the same where adapters were added to the weights, which rounds them
 
 
 class TrainedRun(Protocol):
@@ -117,7 +120,8 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     describe = EXPORTS[definition.task_type]
     check_target(target)
     head: Any = model.heads[task]
-    full = head.net.full_model(model.encoder.base)
+    adapted = model.encoder.lora is not None
+    full = head.net.full_model((adapters.merged(model.encoder) if adapted else model.encoder).base)
     full.config.finetuning_task = task
     kind = describe(definition, full.config)
     max_len = definition.max_len or run.config.max_seq_length
@@ -127,7 +131,7 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
             full.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
-        _check_same(model, task, folder, tokenizer, type(full))
+        _check_same(model, task, _loaded(type(full), folder, task), tokenizer, MERGED if adapted else TOLERANCE)
     return target
 
 
@@ -172,7 +176,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         for file in folder.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-        folder.chmod(0o755)
+        usual_permissions(folder)
         os.replace(folder, target)
     except OSError as error:
         raise RunError(f"{target}: cannot be written ({error.strerror or error})") from error
@@ -180,11 +184,8 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@torch.no_grad()
-def _check_same(
-    model: MultiTaskModel, task: str, folder: Path, tokenizer: PreTrainedTokenizerBase, cls: type[PreTrainedModel]
-) -> None:
-    """Loads the folder and compares its logits with the model's own on two short texts of different lengths."""
+def _loaded(cls: type[PreTrainedModel], folder: Path, task: str) -> PreTrainedModel:
+    """The model of a folder. Raises `RunError` where weights are missing or left over."""
     with no_progress_bars():
         loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     loaded, report = loading
@@ -192,6 +193,14 @@ def _check_same(
     if lost:
         keys = ", ".join(map(str, lost))
         raise RunError(f"export of '{task}': the written weights do not fit {cls.__name__}: {keys}")
+    return loaded
+
+
+@torch.no_grad()
+def _check_same(
+    model: MultiTaskModel, task: str, loaded: nn.Module, tokenizer: PreTrainedTokenizerBase, tolerance: float
+) -> None:
+    """Compares the logits of what was written with the model's own on two short texts of different lengths."""
     head: Any = model.heads[task]
     device = model.encoder.base.device
     texts = ["A first sentence.", "Another one, somewhat longer than the first (2 of 2)."]
@@ -200,7 +209,7 @@ def _check_same(
         tape = model.encoder.record(inputs)
         inside = head.net(tape.last, tape.pooled, inputs)
         given = _logits(loaded.to(device).eval()(**inputs))
-    if not torch.allclose(given.float(), inside.float(), atol=TOLERANCE, rtol=TOLERANCE):
+    if not torch.allclose(given.float(), inside.float(), atol=tolerance, rtol=tolerance):
         worst = (given - inside).abs().max().item()
         raise RunError(f"export of '{task}': the written model's logits differ by {worst:.2g} from the run's")
 

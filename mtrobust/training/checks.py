@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,28 @@ def _in_vain(config: TrainConfig) -> list[str]:
         "main_task_ratio": ("sampling", "main_ratio"),
         "task_weighting_learning_rate": ("task_weighting", "uncertainty"),
     }
-    return [
+    faults = [
         f"{key}: {getattr(config, key)}: without effect without {other} {value}"
         for key, (other, value) in needs.items()
         if getattr(config, key) != TrainConfig.model_fields[key].default and getattr(config, other) != value
     ]
+    return faults + _adapters(config)
+
+
+def _adapters(config: TrainConfig) -> list[str]:
+    """Faults of low-rank adapters."""
+    changed = lambda key: getattr(config, key) != TrainConfig.model_fields[key].default  # noqa: E731
+    if config.lora_r is None:
+        keys = ("lora_alpha", "lora_dropout", "lora_targets")
+        return [f"{key}: {getattr(config, key)}: without effect without lora_r" for key in keys if changed(key)]
+    faults = [
+        f"{key}: {getattr(config, key)}: not together with lora_r, which keeps all weights of the encoder as they are"
+        for key in ("freeze_embeddings", "freeze_layers")
+        if changed(key)
+    ]
+    if find_spec("peft") is None:
+        faults.append(f"lora_r: {config.lora_r}: needs the package peft: pip install 'mtrobust[lora]'")
+    return faults
 
 
 def _start(config: TrainConfig) -> list[str]:

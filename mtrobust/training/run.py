@@ -19,6 +19,7 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.features import load_features
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import usual_permissions
 from mtrobust.evaluation.eval_sets import SetEvaluator
 from mtrobust.evaluation.evaluator import Evaluator
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
@@ -252,8 +253,9 @@ def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Acce
     if not accelerator.is_main_process:
         return
     sizes = ", ".join(f"{name} {len(part.lengths)}" for name, part in rows.items())
-    trained = sum(parameter.numel() for parameter in trainer.parameters) / 1e6
-    log.info("%d steps on %s; %.1f M weights learn; device %s", trainer.total, sizes, trained, trainer.device)
+    learn, whole = (sum(p.numel() for p in some) for some in (trainer.parameters, trainer.step.parameters()))
+    log.info("%d steps on %s; %s of %s weights learn; device %s", trainer.total, sizes, f"{learn:,}", f"{whole:,}",
+             trainer.device)  # fmt: skip
     for name, part in rows.items():
         if part.counts.unlabelled:
             log.info("task %s: %d rows with label, %d without", name, part.counts.labelled, part.counts.unlabelled)
@@ -357,6 +359,7 @@ def save_model(model: MultiTaskModel, target: Path, tokenizer: PreTrainedTokeniz
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(temporary, tokenizer)
+    usual_permissions(temporary)
     for file in temporary.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
