@@ -134,7 +134,6 @@ class MultiTaskModel(nn.Module):
             raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error
         return model
 
-
     def _check_base(self, folder: Path) -> None:
         """Raises `UserError` where the adapters in a folder were trained on another base than is there now."""
         if self.encoder.lora is None:

@@ -19,10 +19,10 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.features import load_features
 from mtrobust.data.sampler import MultiTaskSampler, TaskRows
 from mtrobust.errors import RunError, UserError
-from mtrobust.files import usual_permissions
 from mtrobust.evaluation.eval_sets import SetEvaluator
 from mtrobust.evaluation.evaluator import Evaluator
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
+from mtrobust.files import usual_permissions
 from mtrobust.models.multitask import MultiTaskModel, first_line
 from mtrobust.perturb import METHODS, Compose, build_methods
 from mtrobust.tasks.taskdef import TaskDef, task_defs_yaml
