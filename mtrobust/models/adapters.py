@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from mtrobust.errors import UserError
 from mtrobust.models.encoder import Encoder
@@ -183,3 +186,42 @@ def merged(encoder: Encoder) -> Encoder:
             base.set_submodule(path, plain)
     del base.peft_config
     return Encoder(base)
+
+
+# --- one task for users of peft ----------------------------------------------------------------------------------
+
+
+def check_alone(encoder: Encoder, kind: str) -> None:
+    """Raises `UserError` unless adapters and a head of this kind can be written without their base."""
+    if encoder.lora is None:
+        raise UserError("--adapters_only: the run has no adapters (it was trained without lora_r)")
+    base = encoder.lora.base_model_name_or_path
+    if in_folder(base):
+        raise UserError(f"--adapters_only: the base, {base}, has adapters itself; export without this flag merges both")
+    if kind == "mlm":
+        raise UserError("--adapters_only: the output matrix of a masked language model is part of the base's weights")
+
+
+def export_adapters(encoder: Encoder, full: PreTrainedModel, folder: Path) -> nn.Module:
+    """Writes the adapters, and what stands outside of the encoder, of a model with the family's own head.
+
+    full: its encoder is that of `encoder`. Returns what peft makes of the folder.
+    """
+    inside = f"{full.base_model_prefix}."
+    weights = {
+        name: value
+        for name, value in full.named_parameters()
+        if ".lora_" in name or not name.startswith(inside) or name.startswith(f"{inside}{POOLER}.")
+    }
+    whole = sorted({name.removeprefix(inside).split(".")[0] for name in weights if ".lora_" not in name})
+    full.config.save_pretrained(folder)
+    write_peft_folder(encoder.lora, weights, whole, folder)
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # transformers reports the head, which is not in the base
+    try:
+        plain = type(full).from_pretrained(base_of(folder), config=full.config, dtype="float32")
+    finally:
+        hf_logging.set_verbosity(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers has renamed
+        return peft().PeftModel.from_pretrained(plain, str(folder))

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,14 +102,15 @@ EXPORTS.register("SpanClassification")(_span)
 EXPORTS.register("SpanClassificationYN")(_span)
 
 
-def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
+def export(run: TrainedRun, task: str, out: str | os.PathLike[str], adapters_only: bool = False) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
     with `AutoModelForSequenceClassification` (classification, regression), `AutoModelForQuestionAnswering` (spans) or
-    `AutoModelForMaskedLM` and gives the same logits. Raises `UserError` for an unknown task, a taken folder, a kind of
-    task or a family without a Hugging Face class; `RunError` when what was written differs or the disk refuses.
-    Returns `out`.
+    `AutoModelForMaskedLM` and gives the same logits; low-rank adapters become part of the weights. adapters_only: a
+    folder for `PeftModel.from_pretrained` instead, with the adapters and the head but not their base. Raises
+    `UserError` for an unknown task, a taken folder, a kind of task or a family without a Hugging Face class, adapters
+    that are not there; `RunError` when what was written differs or the disk refuses. Returns `out`.
     """
     target = Path(out)
     model = run.model
@@ -121,17 +122,24 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     check_target(target)
     head: Any = model.heads[task]
     adapted = model.encoder.lora is not None
-    full = head.net.full_model((adapters.merged(model.encoder) if adapted else model.encoder).base)
+    if adapters_only:
+        adapters.check_alone(model.encoder, head.net.kind)
+    full = head.net.full_model((adapters.merged(model.encoder) if adapted > adapters_only else model.encoder).base)
     full.config.finetuning_task = task
     kind = describe(definition, full.config)
     max_len = definition.max_len or run.config.max_seq_length
     tokenizer = _tokenizer_for(run.tokenizer, max_len)
     with _appearing(target) as folder:
         with no_progress_bars():
-            full.save_pretrained(folder)
+            if adapters_only:
+                kind = replace(kind, usage=_peft_usage(kind, _base_name(run.config)))
+                loaded = adapters.export_adapters(model.encoder, full, folder)
+            else:
+                full.save_pretrained(folder)
+                loaded = _loaded(type(full), folder, task)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
-        _check_same(model, task, _loaded(type(full), folder, task), tokenizer, MERGED if adapted else TOLERANCE)
+        _check_same(model, task, loaded, tokenizer, MERGED if adapted else TOLERANCE)
     return target
 
 
@@ -186,8 +194,7 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 def _loaded(cls: type[PreTrainedModel], folder: Path, task: str) -> PreTrainedModel:
     """The model of a folder. Raises `RunError` where weights are missing or left over."""
-    with no_progress_bars():
-        loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     loaded, report = loading
     lost = [*report["missing_keys"], *report["mismatched_keys"], *report["unexpected_keys"]]
     if lost:
@@ -267,11 +274,27 @@ print(fill(f"The old bridge was {fill.tokenizer.mask_token} near the river."))
 """
 
 
+def _peft_usage(kind: Exported, base: str) -> str:
+    return f"""from peft import PeftModel
+from transformers import AutoConfig, {kind.auto_class}, AutoTokenizer
+
+config = AutoConfig.from_pretrained("this/folder")
+base = {kind.auto_class}.from_pretrained("{base}", config=config)
+model = PeftModel.from_pretrained(base, "this/folder").eval()
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+"""
+
+
+def _base_name(config: TrainConfig) -> str:
+    """The encoder that a run started from, without the folders of one machine."""
+    base = config.model_name_or_path
+    return Path(base).name if Path(base).exists() or Path(base).is_absolute() else base
+
+
 def _card(run: TrainedRun, task: TaskDef, kind: Exported, max_len: int) -> str:
     """The model card: what it is, how it is used, where it comes from."""
     config = run.config
-    base = config.model_name_or_path
-    base = Path(base).name if Path(base).exists() or Path(base).is_absolute() else base
+    base = _base_name(config)
     methods = ", ".join(spec.name for spec in config.perturb) or "standard"
     lines = [
         "---", "library_name: transformers", f"pipeline_tag: {kind.pipeline_tag}", "tags:", "- mtrobust", "---",
