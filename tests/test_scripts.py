@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "script",
-    ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh", "adapt.sh", "test.sh"],
+    ["quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh", "adapt.sh",
+     "test.sh"],  # fmt: skip
 )
 def test_scripts_print_their_help_without_doing_anything(script: str):
     command = ["bash", str(ROOT / "scripts" / script), "--help"]
@@ -94,8 +95,10 @@ def test_adapt_takes_a_joint_run_to_shares_of_a_new_task(tmp_path: Path, tiny_mo
 
     for task in ("mr", "sst2"):
         rows_of_mr(tmp_path / "data" / task)
-    joint = {"task_def": ["textcls"], "data_dir": tmp_path / "data", "train_tasks": ["mr"], "use_cpu": True,
-             "model_name_or_path": str(tiny_model_dir("bert")), "output_dir": tmp_path / "joint", "max_steps": 2}  # fmt: skip
+    joint = {
+        "task_def": ["textcls"], "data_dir": tmp_path / "data", "train_tasks": ["mr"], "use_cpu": True,
+        "model_name_or_path": str(tiny_model_dir("bert")), "output_dir": tmp_path / "joint", "max_steps": 2,
+    }  # fmt: skip
     train(TrainConfig(**joint, progress="off"))
     variables = {
         "RUN": str(tmp_path / "joint"), "DATA_DIR": str(tmp_path / "data"), "TASKS": "sst2", "SEEDS": "1",

@@ -61,7 +61,7 @@ def check_run(config: TrainConfig) -> Chosen:
         except UserError as error:
             faults += error.faults
         faults += _settings(config, chosen) + _splits(config, chosen)
-    faults += _start(config) + _output(config)
+    faults += _start(config) + _output(config) + _launched()
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
     if config.resume and (config.output_dir / CONFIG).is_file():
@@ -118,6 +118,23 @@ def _adapters(config: TrainConfig) -> list[str]:
     if find_spec("peft") is None:
         faults.append(f"lora_r: {config.lora_r}: needs the package peft: pip install 'mtrobust[lora]'")
     return faults
+
+
+# What `accelerate launch` sets for engines that split weights among processes.
+_SPLITTING = {
+    "ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}  # fmt: skip
+
+
+def _launched() -> list[str]:
+    """Faults of the way the processes were started."""
+    return [
+        f"accelerate: {name} is not supported, since methods differentiate inside a step, where only a part of the "
+        "weights is at hand; data-parallel processes (torchrun, accelerate launch --multi_gpu) are; "
+        "gradient_checkpointing, bf16 and lora_r save memory"
+        for variable, name in _SPLITTING.items()
+        if os.environ.get(variable, "false").lower() in ("true", "1")
+    ]
 
 
 def _start(config: TrainConfig) -> list[str]:

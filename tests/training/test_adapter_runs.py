@@ -134,3 +134,14 @@ def test_settings_that_do_not_go_together(world, monkeypatch):
     ]
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     assert faults(lora_r=4) == ["lora_r: 4: needs the package peft: pip install 'mtrobust[lora]'"]
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_engines_that_split_the_weights_are_refused(world, monkeypatch, variable):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(UserError) as caught:
+        checks.check_run(settings(world, "new"))
+    (fault,) = caught.value.faults
+    assert "is not supported, since methods differentiate inside a step" in fault and "torchrun" in fault
+    monkeypatch.setenv(variable, "false")
+    checks.check_run(settings(world, "new"))
