@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from mtrobust.perturb import METHODS
-from tests.perturb.cells import batch_of, spec, step_of
+from tests.perturb.cells import batch_of, spec, step_of, tiny_mlm
 
 
 def compare(name: str, mesh) -> str:
@@ -40,6 +40,7 @@ def compare(name: str, mesh) -> str:
 
 def main() -> None:
     """One line a method."""
+    tiny_mlm()  # each process its own: once they know of each other, transformers writes in the first alone
     distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     for name in sys.argv[1:] or METHODS:
