@@ -123,8 +123,9 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str], adapters_onl
     head: Any = model.heads[task]
     adapted = model.encoder.lora is not None
     if adapters_only:
-        adapters.check_alone(model.encoder, head.net.kind)
-    full = head.net.full_model((adapters.merged(model.encoder) if adapted > adapters_only else model.encoder).base)
+        adapters.check_alone(model.encoder, getattr(head.net, "kind", ""))
+    encoder = adapters.merged(model.encoder) if adapted and not adapters_only else model.encoder
+    full = head.net.full_model(encoder.base)
     full.config.finetuning_task = task
     kind = describe(definition, full.config)
     max_len = definition.max_len or run.config.max_seq_length
