@@ -58,6 +58,15 @@ class TrainConfig(StrictModel):
     attn_implementation: Literal["auto", "eager", "sdpa"] = Field("auto", description="attention kernel")
     freeze_embeddings: bool = Field(False, description="keep the embedding block as it is")
     freeze_layers: int = Field(0, ge=0, description="keep the embedding block and the first N layers as they are")
+    lora_r: int | None = Field(
+        None, ge=1, description="rank of low-rank adapters in the encoder, which alone learn in it; default: none, all "
+        "its weights learn"
+    )  # fmt: skip
+    lora_alpha: float = Field(16.0, gt=0, description="adapters count alpha / r times")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapters")
+    lora_targets: list[str] | None = Field(
+        None, description="linear layers that get adapters, or all-linear; default: those that peft has for the family"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     # method
     perturb: list[PerturbSpec] = Field(

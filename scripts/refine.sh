@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Two stages: one joint run on many tasks, then a run of each target task from its encoder (and its head, where the task
-# was among them), beside runs that start from the plain encoder. With few rows of a task that the joint run has not
-# seen this is adaptation to a new domain.
+# was among them), beside runs that start from the plain encoder. scripts/adapt.sh takes a joint run to new tasks.
 #
 #   DATA_DIR=DIR TASKS="mnli sst2 mrpc" TARGETS="mrpc" scripts/refine.sh [--small] [--jobs N] [flags]
-#   DATA_DIR=DIR TASKS="mnli" TARGETS="scitail" FRACTIONS="0.001 0.01 0.1" scripts/refine.sh
 #
 # Variables, with their defaults:
 #   DATA_DIR   folder with <task>/<split>.jsonl
@@ -12,6 +10,7 @@
 #   TASKS      tasks of the joint run
 #   TARGETS    tasks of the second stage (TASKS)
 #   FRACTIONS  shares of a target's training rows (1)
+#   JOINT, REFINE  settings of the two stages (scripts/recipes/joint.yml, scripts/recipes/refine.yml)
 #   METHOD     of all runs, with its flags ("standard")
 #   SEEDS      ("1 2 3"); the joint run has the first
 #   MODEL      encoder: folder or hub name (bert-base-uncased)
@@ -42,12 +41,12 @@ common=(--task_def "${TASK_DEF:-glue,squad,textcls,nli}" --data_dir "$data" --pe
 plain=(--model_name_or_path "${MODEL:-bert-base-uncased}")
 
 first=${seeds%% *}
-run_cell joint "$first" "${common[@]}" "${plain[@]}" --train_tasks "$(tr ' ' ',' <<<"$tasks")"
+run_cell joint "$first" "${JOINT:-$root/scripts/recipes/joint.yml}" "${common[@]}" "${plain[@]}" --train_tasks "$(tr ' ' ',' <<<"$tasks")"
 grid_wait
 for seed in $seeds; do
     for task in $targets; do
         for fraction in ${FRACTIONS:-1}; do
-            cell=("${common[@]}" --train_tasks "$task" --data_fraction "$fraction")
+            cell=("${REFINE:-$root/scripts/recipes/refine.yml}" "${common[@]}" --train_tasks "$task" --data_fraction "$fraction")
             run_cell "$task/plain-$fraction" "$seed" "${cell[@]}" "${plain[@]}"
             [ ! -e "$GRID_OUT/joint-$first/all_results.json" ] ||
                 run_cell "$task/refined-$fraction" "$seed" "${cell[@]}" --init_from "$GRID_OUT/joint-$first"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A room may import itself and what stands before it.
 ORDER = [
-    *("errors", "registry", "clock", "yaml_file", "config", "config_values"),
+    *("errors", "registry", "clock", "files", "yaml_file", "config", "config_values"),
     *("tasks", "data", "models", "perturb", "config_parse", "evaluation", "training", "analysis", "api"),
     *("commands", "cli", "__main__"),
 ]

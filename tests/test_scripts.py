@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
     "script",
     [
-        *("quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh"),
+        *("quickstart.sh", "train_joint.sh", "make_mlm.sh", "compare_methods.sh", "grid.sh", "refine.sh", "adapt.sh"),
         *("test.sh", "docs.sh"),
     ],
 )
@@ -88,6 +88,56 @@ def test_refine_starts_the_targets_from_the_joint_run(tmp_path: Path, tiny_model
     for fraction in ("0.5", "1"):
         table = (out / f"report/fraction-{fraction}/report.md").read_text("utf-8")
         assert "| plain " in table and "| refined " in table and "nothing" in table.partition("## Missing")[2], table
+
+
+@pytest.mark.slow
+def test_adapt_takes_a_joint_run_to_shares_of_a_new_task(tmp_path: Path, tiny_model_dir, installed: dict[str, str]):
+    from mtrobust.config import TrainConfig
+    from mtrobust.training.run import train
+
+    for task in ("mr", "sst2"):
+        rows_of_mr(tmp_path / "data" / task)
+    joint = {
+        "task_def": ["textcls"], "data_dir": tmp_path / "data", "train_tasks": ["mr"], "use_cpu": True,
+        "model_name_or_path": str(tiny_model_dir("bert")), "output_dir": tmp_path / "joint", "max_steps": 2,
+    }  # fmt: skip
+    train(TrainConfig(**joint, progress="off"))
+    variables = {
+        "RUN": str(tmp_path / "joint"), "DATA_DIR": str(tmp_path / "data"), "TASKS": "sst2", "SEEDS": "1",
+        "FRACTIONS": "0.25 1", "OUT": str(tmp_path / "out"),
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "scripts/adapt.sh"), "--small", "--jobs", "2", "--max_steps", "2", "--use_cpu"]
+    done = subprocess.run(command, env={**installed, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    out = tmp_path / "out/small"
+    assert "head fresh (no such task there)" in (out / "sst2/adapted-1-1.log").read_text("utf-8")
+    flags = (out / "sst2/plain-0.25-1.flags").read_text("utf-8")
+    assert f"--model_name_or_path {joint['model_name_or_path']}" in flags and "scripts/recipes/adapt.yml" in flags
+    rows = json.loads((out / "sst2/plain-0.25-1/all_results.json").read_text("utf-8"))["train"]["rows"]
+    assert rows["sst2"]["labelled"] == 4
+    curve = (out / "report/sst2/report.md").read_text("utf-8")
+    assert "## sst2/acc by data_fraction" in curve and "| data_fraction=0.25 | data_fraction=1" in curve
+    table = (out / "report/sst2-0.25/report.md").read_text("utf-8")
+    assert "| plain " in table and "| adapted " in table and "## Differences to plain" in table
+
+
+def test_adapt_needs_a_finished_run(tmp_path: Path):
+    variables = {"RUN": str(tmp_path), "DATA_DIR": str(tmp_path), "TASKS": "sst2"}
+    command = ["bash", str(ROOT / "scripts/adapt.sh")]
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
+    assert done.returncode == 2 and f"RUN: {tmp_path}: no finished run" in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/recipes").glob("*.yml")), ids=lambda path: path.stem)
+def test_recipes_are_sound(path: Path):
+    from mtrobust.config_parse import parse_train
+
+    text = path.read_text("utf-8")
+    lines = [line.removeprefix("#") for line in text.split("\n") if line.startswith("#  ") or line.endswith("\\")]
+    words = " ".join(lines).replace("\\", " ").split()
+    assert words[:3] == ["mtrobust", "train", f"scripts/recipes/{path.name}"]
+    parsed = parse_train([str(path), *words[3:]])
+    assert parsed.faults == [] and parsed.config is not None
 
 
 # --- the grid, with a command of a few lines in place of mtrobust ----------------------------------------------------

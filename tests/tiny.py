@@ -142,12 +142,20 @@ FAMILIES = tuple(_CONFIGS)
 def write_tiny_model(family: str, folder: Path, seed: int = 5, whole: bool = False, **changes: Any) -> Path:
     """A random model of three layers, width 32, and its tokenizer in `folder`; families are in `FAMILIES`. whole: of T5
     with its decoder; changes: to the settings of its configuration."""
+    tokenizer = _tokenizer(family)
+    tokenizer.save_pretrained(folder)
+    return _write_model(family, folder, tokenizer, seed, changes, whole)
+
+
+def _write_model(
+    family: str, folder: Path, tokenizer: Any, seed: int, changes: dict[str, Any], whole: bool = False
+) -> Path:
+    """The random model for a tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModel, T5EncoderModel, T5ForConditionalGeneration
 
-    tokenizer = _tokenizer(family)
     settings: dict[str, Any] = {"max_position_embeddings": 128} if family != "t5" else {}
-    settings |= _CONFIGS[family] | changes
+    settings |= _CONFIGS.get(family, _CONFIGS["roberta"]) | changes
     for name in ("pad", "cls", "sep", "bos", "eos"):
         if getattr(tokenizer, f"{name}_token_id", None) is not None:
             settings[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
@@ -157,5 +165,50 @@ def write_tiny_model(family: str, folder: Path, seed: int = 5, whole: bool = Fal
         t5 = T5ForConditionalGeneration if whole else T5EncoderModel
         model = t5(config) if family == "t5" else AutoModel.from_config(config)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
+
+
+# --- as the families are released: vocabulary files of their own kind, which transformers makes a tokenizer of --------
+
+_SENTENCEPIECE: dict[str, tuple[str, dict[str, Any]]] = {
+    "xlm-roberta": ("sentencepiece.bpe.model", {}),
+    "camembert": ("sentencepiece.bpe.model", {}),
+    "albert": ("spiece.model", {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1,
+                                "user_defined_symbols": "[CLS],[SEP],[MASK]"}),
+    "deberta-v2": ("spm.model", {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]",
+                                 "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}),
+    "t5": ("spiece.model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}),
+}  # fmt: skip
+_WORDPIECE = {"bert": None, "electra": None, "distilbert": None, "mpnet": ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]}
+_BYTE_LEVEL = {"roberta": _BPE_SPECIALS, "deberta": ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]}
+RELEASED = (*_WORDPIECE, *_BYTE_LEVEL, *_SENTENCEPIECE, "modernbert")
+
+
+def write_released_model(family: str, folder: Path) -> Path:
+    """A random model of a family in `RELEASED`, its tokenizer in the files that the family was released with."""
+    import json
+
+    import sentencepiece
+    from transformers import AutoTokenizer
+
+    if family == "modernbert":  # released with a tokenizer.json alone
+        return write_tiny_model(family, folder)
+    folder.mkdir(parents=True)
+    if family in _WORDPIECE:
+        vocabulary = _wordpiece(_WORDPIECE[family])
+        lines = "".join(f"{piece}\n" for piece in sorted(vocabulary, key=vocabulary.__getitem__))
+        (folder / "vocab.txt").write_text(lines, encoding="utf-8")
+    elif family in _BYTE_LEVEL:
+        parts = _bpe(_BYTE_LEVEL[family])
+        (folder / "vocab.json").write_text(json.dumps(parts["vocab"]), encoding="utf-8")
+        merges = "".join(f"{a} {b}\n" for a, b in parts["merges"])
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    else:
+        name, options = _SENTENCEPIECE[family]
+        with open(folder / name, "wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(TEXT), model_writer=file, vocab_size=150, hard_vocab_limit=False,
+                minloglevel=2, **options,
+            )  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({"model_type": family}), encoding="utf-8")
+    return _write_model(family, folder, AutoTokenizer.from_pretrained(folder), 5, {})

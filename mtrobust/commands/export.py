@@ -16,11 +16,15 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder that does not exist yet or is empty"
     )
+    parser.add_argument(
+        "--adapters_only", action="store_true",
+        help="of a run with low-rank adapters: they and the head as a folder for peft, without the base",
+    )  # fmt: skip
     args = parser.parse(argv)
     check_tasks(args.run, [args.task], "--task")
 
     from mtrobust.models.export import check_target, export
 
     check_target(args.out)
-    print(f"exported: {export(open_run(args.run, args.use_cpu), args.task, args.out)}")
+    print(f"exported: {export(open_run(args.run, args.use_cpu), args.task, args.out, args.adapters_only)}")
     return 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -54,7 +56,7 @@ def embed(
 
     layers: sites, default the last layer (its output, before a norm that some families put behind it). pool: `mean`
     over the real tokens, special ones included, the `first` token, or `none`. output: `.jsonl`, a line for each feature
-    in the order of the rows, or `.safetensors`, which is made in memory (see docs/tasks.md for both). The states are
+    in the order of the rows, or `.safetensors` (see docs/tasks.md for both); neither is held in memory. The states are
     those of evaluation: float32, no dropout, no perturbation. Raises `UserError` for bad rows and layers.
     """
     definition, source, target = run.task(task), Path(input), Path(output)
@@ -140,19 +142,60 @@ def _write_lines(found: Iterator[Embedded], target: Path, pool: Pool) -> int:
 
 def _write_tensors(found: Iterator[Embedded], target: Path, pool: Pool) -> int:
     """`{site: [n, width]}`; of tokens `{site: [tokens, width]}`, `offsets` int64 [n + 1] and `input_ids` int32."""
-    from safetensors.numpy import save
+    ids, windows, offsets = [], [], [0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, ExitStack() as stack:
+        parts: dict[str, _Part] = {}
 
-    kept = list(found)
-    names = list(kept[0].states)
-    if pool == "none":
-        tensors = {name: np.concatenate([one.states[name] for one in kept]) for name in names}
-        tensors["input_ids"] = np.concatenate([one.input_ids for one in kept])
-        tensors["offsets"] = np.cumsum([0, *(len(one.input_ids) for one in kept)], dtype=np.int64)
-    else:
-        tensors = {name: np.stack([one.states[name] for one in kept]) for name in names}
-    ids = json.dumps([one.id for one in kept], ensure_ascii=False)
-    windows = json.dumps([one.window for one in kept])
-    with atomic_file(target) as file:
-        content = save(tensors, metadata={"ids": ids, "windows": windows, "pool": pool})
-        cast(io.TextIOWrapper, file).buffer.write(content)
-    return len(kept)
+        def add(name: str, array: np.ndarray) -> None:
+            if name not in parts:
+                parts[name] = _Part(stack.enter_context(open(Path(folder) / name, "w+b")), _DTYPES[str(array.dtype)])
+            parts[name].add(array)
+
+        for one in found:
+            ids.append(one.id)
+            windows.append(one.window)
+            offsets.append(offsets[-1] + len(one.input_ids))
+            for name, array in one.states.items():
+                add(name, array)
+            if pool == "none":
+                add("input_ids", one.input_ids)
+        if pool == "none":
+            add("offsets", np.array(offsets, np.int64))
+        notes = {"ids": json.dumps(ids, ensure_ascii=False), "windows": json.dumps(windows), "pool": pool}
+        with atomic_file(target, binary=True) as file:
+            _join(parts, notes, file)
+    return len(ids)
+
+
+_DTYPES = {"float32": "F32", "int32": "I32", "int64": "I64"}  # as safetensors names them
+
+
+class _Part:
+    """One tensor of a safetensors file while its length is not known: rows of one shape, appended to a file."""
+
+    def __init__(self, file: BinaryIO, dtype: str) -> None:
+        self.file, self.dtype, self.rows, self.inner = file, dtype, 0, [0]
+
+    def add(self, array: np.ndarray) -> None:
+        """[width]: a row; [rows, width]: several; of whole numbers [rows]."""
+        rows = array if array.ndim > 1 or self.dtype != "F32" else array[None]
+        self.rows, self.inner = self.rows + len(rows), list(rows.shape[1:])
+        self.file.write(np.ascontiguousarray(rows).astype(rows.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def _join(parts: Mapping[str, _Part], notes: dict[str, str], file: IO[Any]) -> None:
+    """A safetensors file: the length of the header, the header (JSON, padded to eight bytes), the tensors. The library
+    wants all of them in memory."""
+    header: dict[str, Any] = {"__metadata__": notes}
+    at = 0
+    for name, part in sorted(parts.items(), key=lambda item: -int(item[1].dtype[1:])):  # aligned: wide numbers first
+        size = part.file.tell()
+        header[name] = {"dtype": part.dtype, "shape": [part.rows, *part.inner], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in list(header)[1:]:
+        parts[name].file.seek(0)
+        shutil.copyfileobj(parts[name].file, file, 2**20)

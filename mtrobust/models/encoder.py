@@ -175,6 +175,7 @@ class Encoder(nn.Module):
         self.num_layers: int = base.config.num_hidden_layers
         self.head_dropout: float = _head_dropout(base.config)
         self.masks_again = False  # whether layers that are computed again in the backward pass repeat `Masks`
+        self.lora: Any = None  # peft's configuration where the base has adapters (see models.adapters)
         if getattr(base, "pooler", None) is not None and not FamilyHead.reads_pooler(base.config):
             base._modules["pooler"] = None  # its weights would be random and unread
 
@@ -189,6 +190,16 @@ class Encoder(nn.Module):
         path = self.family.words
         table = self.base.get_submodule(path) if path else self.base.get_input_embeddings()
         return cast(nn.Embedding, table)
+
+    def adapter_weights(self) -> dict[str, nn.Parameter]:
+        """What learns of an encoder with adapters, by its name in the base: they, and a pooler that heads read."""
+        names = self.base.named_parameters()
+        return {name: value for name, value in names if ".lora_" in name or name.startswith("pooler.")}
+
+    def reloaded(self) -> list[nn.Parameter]:
+        """The weights that are not saved with a run, since they are those of its base: none without adapters."""
+        own = {id(value) for value in self.adapter_weights().values()}
+        return [value for value in self.base.parameters() if id(value) not in own] if self.lora is not None else []
 
     def width(self, site: Site) -> int:
         """The last dimension of the hidden states at a site (ELECTRA and ALBERT have narrower word embeddings)."""

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from mtrobust import __version__
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import usual_permissions
+from mtrobust.models import adapters, usage
 from mtrobust.models.loading import no_progress_bars
 from mtrobust.registry import Registry, suggestion
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
 
 TOLERANCE = 1e-5  # largest difference of a logit, absolute and relative
+MERGED = 1e-4  # the same where adapters were added to the weights, which rounds them
 
 
 class TrainedRun(Protocol):
@@ -79,61 +82,63 @@ EXPORTS: Registry[Callable[..., Exported]] = Registry("exportable task type")
 def _classification(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, task.labels)
     config.problem_type = "single_label_classification"
-    return Exported("AutoModelForSequenceClassification", "text-classification", _pipeline_usage(task))
+    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline_usage(task.data_format != "PremiseOnly"))
 
 
 @EXPORTS.register("Regression")
 def _regression(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, ["score"])
     config.problem_type = "regression"
-    return Exported("AutoModelForSequenceClassification", "text-classification", _pipeline_usage(task))
+    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline_usage(task.data_format != "PremiseOnly"))
 
 
 @EXPORTS.register("Ranking")
 def _ranking(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, ["score"])
     config.problem_type = "regression"  # pipelines then give the score itself
-    return Exported("AutoModelForSequenceClassification", "text-ranking", _RANKING_USAGE)
+    return Exported("AutoModelForSequenceClassification", "text-ranking", usage.RANKING)
 
 
 @EXPORTS.register("MultipleChoice")
 def _choice(task: TaskDef, config: PreTrainedConfig) -> Exported:
     one_list = lambda inputs: {name: tensor.unsqueeze(0) for name, tensor in inputs.items()}  # noqa: E731
-    return Exported("AutoModelForMultipleChoice", "multiple-choice", _CHOICE_USAGE, one_list)
+    return Exported("AutoModelForMultipleChoice", "multiple-choice", usage.CHOICE, one_list)
 
 
 @EXPORTS.register("SequenceLabeling")
 def _tags(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, task.labels)
-    return Exported("AutoModelForTokenClassification", "token-classification", _TAGS_USAGE)
+    return Exported("AutoModelForTokenClassification", "token-classification", usage.TAGS)
 
 
 def _span(task: TaskDef, config: PreTrainedConfig) -> Exported:
-    return Exported("AutoModelForQuestionAnswering", "question-answering", _SPAN_USAGE)
+    return Exported("AutoModelForQuestionAnswering", "question-answering", usage.SPAN)
 
 
 @EXPORTS.register("MaskLM")
 def _masked_lm(task: TaskDef, config: PreTrainedConfig) -> Exported:
-    return Exported("AutoModelForMaskedLM", "fill-mask", _FILL_USAGE)
+    return Exported("AutoModelForMaskedLM", "fill-mask", usage.FILL)
 
 
 @EXPORTS.register("SequenceGeneration")
 def _generation(task: TaskDef, config: PreTrainedConfig) -> Exported:
-    return Exported("AutoModelForSeq2SeqLM", "text2text-generation", _GENERATE_USAGE, ("decoder_input_ids",))
+    return Exported("AutoModelForSeq2SeqLM", "text2text-generation", usage.GENERATE, ("decoder_input_ids",))
 
 
 EXPORTS.register("SpanClassification")(_span)
 EXPORTS.register("SpanClassificationYN")(_span)
 
 
-def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
+def export(run: TrainedRun, task: str, out: str | os.PathLike[str], adapters_only: bool = False) -> Path:
     """Writes one task of a run as a Hugging Face folder: config, safetensors, tokenizer, model card.
 
     run: see `TrainedRun`; task: one of its tasks; out: a folder that does not exist yet or is empty. The folder loads
     with the class that `EXPORTS` names for the kind of task (`AutoModelForSequenceClassification` for classification,
-    regression and ranking, `AutoModelForQuestionAnswering` for spans, ...) and gives the same logits.
-    Raises `UserError` for an unknown task, a taken folder, a kind of task or a family without a Hugging Face class;
-    `RunError` when what was written differs or the disk refuses. Returns `out`.
+    regression and ranking, `AutoModelForQuestionAnswering` for spans, ...) and gives the same logits; low-rank adapters
+    become part of the weights. adapters_only: a folder for `PeftModel.from_pretrained` instead, with the adapters and
+    the head but not their base. Raises `UserError` for an unknown task, a taken folder, a kind of task or a family
+    without a Hugging Face class, adapters that are not there; `RunError` when what was written differs or the disk
+    refuses. Returns `out`.
     """
     target = Path(out)
     model = run.model
@@ -144,17 +149,26 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str]) -> Path:
     describe = EXPORTS[definition.task_type]
     check_target(target)
     head: Any = model.heads[task]
-    full = head.net.full_model(model.encoder.base)
+    adapted = model.encoder.lora is not None
+    if adapters_only:
+        adapters.check_alone(model.encoder, getattr(head.net, "kind", ""))
+    encoder = adapters.merged(model.encoder) if adapted and not adapters_only else model.encoder
+    full = head.net.full_model(encoder.base)
     full.config.finetuning_task = task
     kind = describe(definition, full.config)
     max_len = definition.max_len or run.config.max_seq_length
     tokenizer = _tokenizer_for(run.tokenizer, max_len)
     with _appearing(target) as folder:
         with no_progress_bars():
-            full.save_pretrained(folder)
+            if adapters_only:
+                kind = replace(kind, usage=_peft_usage(kind, _base_name(run.config)))
+                loaded = adapters.export_adapters(model.encoder, full, folder)
+            else:
+                full.save_pretrained(folder)
+                loaded = _loaded(type(full), folder, task)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(run, definition, kind, max_len), encoding="utf-8", newline="\n")
-        _check_same(model, task, folder, tokenizer, type(full), kind)
+        _check_same(model, task, loaded, tokenizer, kind, MERGED if adapted else TOLERANCE)
     return target
 
 
@@ -199,7 +213,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         for file in folder.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-        folder.chmod(0o755)
+        usual_permissions(folder)
         os.replace(folder, target)
     except OSError as error:
         raise RunError(f"{target}: cannot be written ({error.strerror or error})") from error
@@ -207,23 +221,27 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@torch.no_grad()
-def _check_same(
-    model: MultiTaskModel,
-    task: str,
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    cls: type[PreTrainedModel],
-    kind: Exported,
-) -> None:
-    """Loads the folder and compares its logits with the model's own on two short texts of different lengths."""
-    with no_progress_bars():
-        loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+def _loaded(cls: type[PreTrainedModel], folder: Path, task: str) -> PreTrainedModel:
+    """The model of a folder. Raises `RunError` where weights are missing or left over."""
+    loading: Any = cls.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     loaded, report = loading
     lost = [*report["missing_keys"], *report["mismatched_keys"], *report["unexpected_keys"]]
     if lost:
         keys = ", ".join(map(str, lost))
         raise RunError(f"export of '{task}': the written weights do not fit {cls.__name__}: {keys}")
+    return loaded
+
+
+@torch.no_grad()
+def _check_same(
+    model: MultiTaskModel,
+    task: str,
+    loaded: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Exported,
+    tolerance: float,
+) -> None:
+    """Compares the logits of what was written with the model's own on two short texts of different lengths."""
     head: Any = model.heads[task]
     device = model.encoder.base.device
     texts = ["A first sentence.", "Another one, somewhat longer than the first (2 of 2)."]
@@ -233,7 +251,7 @@ def _check_same(
         tape = model.encoder.record({name: value for name, value in inputs.items() if name not in kind.also})
         inside = head.net(tape.last, tape.pooled, inputs)
         given = _logits(loaded.to(device).eval()(**kind.shaped(inputs))).reshape(inside.shape)
-    if not torch.allclose(given.float(), inside.float(), atol=TOLERANCE, rtol=TOLERANCE):
+    if not torch.allclose(given.float(), inside.float(), atol=tolerance, rtol=tolerance):
         worst = (given - inside).abs().max().item()
         raise RunError(f"export of '{task}': the written model's logits differ by {worst:.2g} from the run's")
 
@@ -258,87 +276,27 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 # --- the model card ----------------------------------------------------------------------------------------------
 
 
-def _pipeline_usage(task: TaskDef) -> str:
-    pair = task.data_format != "PremiseOnly"
-    call = '{"text": "First text.", "text_pair": "Second text."}' if pair else '"A text."'
-    return f"""from transformers import pipeline
+def _peft_usage(kind: Exported, base: str) -> str:
+    return f"""from peft import PeftModel
+from transformers import AutoConfig, {kind.auto_class}, AutoTokenizer
 
-classify = pipeline("text-classification", model="this/folder")
-print(classify({call}, truncation=True))
-"""
-
-
-_SPAN_USAGE = """import torch
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
-
+config = AutoConfig.from_pretrained("this/folder")
+base = {kind.auto_class}.from_pretrained("{base}", config=config)
+model = PeftModel.from_pretrained(base, "this/folder").eval()
 tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForQuestionAnswering.from_pretrained("this/folder")
-context = "It was built near the river in 1886."
-inputs = tokenizer("When was it built?", context, return_tensors="pt", return_offsets_mapping=True)
-offsets = inputs.pop("offset_mapping")[0]
-passage = torch.tensor([part == 1 for part in inputs.sequence_ids()])
-with torch.no_grad():
-    out = model(**inputs)
-start = out.start_logits[0].masked_fill(~passage, -torch.inf).argmax()
-end = start + out.end_logits[0].masked_fill(~passage, -torch.inf)[start:].argmax()
-print(context[offsets[start][0] : offsets[end][1]])
 """
 
 
-_GENERATE_USAGE = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForSeq2SeqLM.from_pretrained("this/folder")
-inputs = tokenizer("question: When was it built? context: It was built near the river in 1886.", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
-"""
-
-
-_RANKING_USAGE = """import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForSequenceClassification.from_pretrained("this/folder")
-text, candidates = "When was it built?", ["It was built in 1886.", "It stands near the river."]
-inputs = tokenizer([text] * 2, candidates, padding=True, truncation=True, return_tensors="pt")
-with torch.no_grad():
-    scores = model(**inputs).logits[:, 0]
-print(candidates[scores.argmax()])
-"""
-
-
-_CHOICE_USAGE = """import torch
-from transformers import AutoModelForMultipleChoice, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForMultipleChoice.from_pretrained("this/folder")
-text, choices = "When was it built?", ["In 1886.", "Near the river."]
-inputs = tokenizer([text] * 2, choices, padding=True, truncation=True, return_tensors="pt")
-with torch.no_grad():
-    scores = model(**{name: tensor.unsqueeze(0) for name, tensor in inputs.items()}).logits[0]
-print(choices[scores.argmax()])
-"""
-
-
-_TAGS_USAGE = """from transformers import pipeline
-
-tag = pipeline("token-classification", model="this/folder", aggregation_strategy="first")
-print(tag("Words of this text with a tag."))
-"""
-
-
-_FILL_USAGE = """from transformers import pipeline
-
-fill = pipeline("fill-mask", model="this/folder")
-print(fill(f"The old bridge was {fill.tokenizer.mask_token} near the river."))
-"""
+def _base_name(config: TrainConfig) -> str:
+    """The encoder that a run started from, without the folders of one machine."""
+    base = config.model_name_or_path
+    return Path(base).name if Path(base).exists() or Path(base).is_absolute() else base
 
 
 def _card(run: TrainedRun, task: TaskDef, kind: Exported, max_len: int) -> str:
     """The model card: what it is, how it is used, where it comes from."""
     config = run.config
-    base = config.model_name_or_path
-    base = Path(base).name if Path(base).exists() or Path(base).is_absolute() else base
+    base = _base_name(config)
     methods = ", ".join(spec.name for spec in config.perturb) or "standard"
     lines = [
         "---", "library_name: transformers", f"pipeline_tag: {kind.pipeline_tag}", "tags:", "- mtrobust", "---",

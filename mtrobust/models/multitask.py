@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig
 
 from mtrobust.errors import UserError
+from mtrobust.models import adapters
 from mtrobust.models.allocator import keep_freed_memory
 from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
@@ -53,6 +54,8 @@ class MultiTaskModel(nn.Module):
             if not encoder.family.checkpointing:
                 raise UserError(f"gradient_checkpointing: model type '{encoder.model_type}' does not support it")
             enable_checkpointing(encoder)
+        if config.lora_r is not None:
+            adapters.new_adapters(encoder, config)
         model = cls(encoder, tasks)
         if config.init_from is None:
             model.take_pretrained(tasks, config.model_name_or_path)
@@ -103,13 +106,19 @@ class MultiTaskModel(nn.Module):
         return HeadInput(tape.last, tape.pooled)
 
     def save_pretrained(self, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Writes the encoder as Hugging Face has it, the heads, the task definitions and the tokenizer."""
+        """Writes the encoder as Hugging Face has it (or its adapters as peft has them), the heads, the task definitions
+        and the tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with no_progress_bars():
-            self.encoder.base.save_pretrained(folder)
+        notes = {"tasks": json.dumps(list(self.tasks))}
+        if self.encoder.lora is None:
+            with no_progress_bars():
+                self.encoder.base.save_pretrained(folder)
+        else:
+            adapters.save_adapters(self.encoder, folder)
+            notes["base_probe"] = json.dumps(self.encoder.get_buffer("base_probe").tolist())
         heads = {name: tensor.detach().contiguous() for name, tensor in self.own_by_heads().items()}
-        save_file(heads, folder / HEADS_FILE, metadata={"tasks": json.dumps(list(self.tasks))})
+        save_file(heads, folder / HEADS_FILE, metadata=notes)
         (folder / TASK_DEF_FILE).write_text(task_defs_yaml(self.tasks.values()), encoding="utf-8", newline="\n")
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
@@ -128,7 +137,8 @@ class MultiTaskModel(nn.Module):
         missing = [name for name in ("config.json", HEADS_FILE, TASK_DEF_FILE) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder}: not a model folder of mtrobust ({', '.join(missing)} missing)")
-        model = cls(load_encoder(str(folder)), load_task_defs([folder / TASK_DEF_FILE]))
+        model = cls(load_encoder(str(folder), merge=False), load_task_defs([folder / TASK_DEF_FILE]))
+        model._check_base(folder)
         try:
             saved = load_file(folder / HEADS_FILE)
             absent = model.heads.state_dict().keys() - model.own_by_heads().keys()  # tied: they come with the encoder
@@ -137,6 +147,15 @@ class MultiTaskModel(nn.Module):
             first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"{folder / HEADS_FILE}: does not fit {TASK_DEF_FILE}: {first}") from error
         return model
+
+    def _check_base(self, folder: Path) -> None:
+        """Raises `UserError` where the adapters in a folder were trained on another base than is there now."""
+        if self.encoder.lora is None:
+            return
+        with safe_open(folder / HEADS_FILE, "pt") as file:
+            probe = (file.metadata() or {}).get("base_probe", "[]")
+        if not adapters.same_base(torch.tensor(json.loads(probe)), self.encoder.get_buffer("base_probe")):
+            raise UserError(f"{folder}: the adapters belong to other weights than those of {adapters.base_of(folder)}")
 
 
 def _same_shapes(one: nn.Module, other: nn.Module) -> bool:
@@ -178,12 +197,17 @@ def _as_first() -> tuple[Any, Any]:
     return nullcontext(), _Again(kinds)
 
 
-def load_encoder(name: str, attention: str | None = None, trust_remote_code: bool = False) -> Encoder:
+def load_encoder(
+    name: str, attention: str | None = None, trust_remote_code: bool = False, merge: bool = True
+) -> Encoder:
     """The encoder of a local folder or hub name, in float32. From then on the process keeps memory that is freed.
 
+    merge: whether adapters in the folder become part of the weights of their base, which is loaded with them.
     Raises `UserError` when there is none, its family is not supported, or its weights are not all in the checkpoint.
     """
     keep_freed_memory()
+    if adapters.in_folder(name):
+        return _with_adapters(name, attention, trust_remote_code, merge)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -205,3 +229,17 @@ def load_encoder(name: str, attention: str | None = None, trust_remote_code: boo
             f"(first: {missing[0]})"
         )
     return Encoder(base)
+
+
+def _with_adapters(name: str, attention: str | None, trust_remote_code: bool, merge: bool) -> Encoder:
+    try:
+        encoder = load_encoder(adapters.base_of(name), attention, trust_remote_code)
+    except UserError as error:
+        place = f"{Path(name) / adapters.CONFIG_FILE}: base_model_name_or_path"
+        raise UserError([f"{place}: {fault.removeprefix('model_name_or_path: ')}" for fault in error.faults]) from error
+    adapters.read_adapters(encoder, name)
+    if not merge:
+        return encoder
+    encoder = adapters.merged(encoder)
+    encoder.requires_grad_(True)
+    return encoder

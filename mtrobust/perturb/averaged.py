@@ -23,10 +23,13 @@ class Averaged(nn.Module):
     def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module], beta: float) -> None:
         super().__init__()
         self.beta = beta
-        # Copied together, so that what a head shares with the encoder (tied embeddings) stays shared.
-        self.copy = copy.deepcopy(nn.ModuleDict({"encoder": encoder, "heads": nn.ModuleDict(heads)}))
+        # Copied together, so that what a head shares with the encoder (tied embeddings) stays shared. What never learns
+        # is not copied at all.
+        source = nn.ModuleDict({"encoder": encoder, "heads": nn.ModuleDict(heads)})
+        still = {id(parameter): parameter for parameter in source.parameters() if not parameter.requires_grad}
+        self.copy = copy.deepcopy(source, still)
         self.copy.requires_grad_(False)
-        object.__setattr__(self, "_source", nn.ModuleDict({"encoder": encoder, "heads": nn.ModuleDict(heads)}))
+        object.__setattr__(self, "_source", source)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -46,4 +49,5 @@ class Averaged(nn.Module):
         self.step.fill_(step)
         sources: Any = self.__dict__["_source"]
         for mine, theirs in zip(self.copy.parameters(), sources.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine.dtype), 1 - self.beta)
+            if mine is not theirs:
+                mine.lerp_(theirs.to(mine.dtype), 1 - self.beta)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import usual_permissions
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Tensors, state: Mapping[st
                 {key: value.detach().contiguous() for key, value in content.items()}, temporary / f"{name}.safetensors"
             )
         (temporary / STATE).write_text(json.dumps(state), encoding="utf-8", newline="\n")
+        usual_permissions(temporary)
         files = sorted(temporary.iterdir())
         for file in files:
             _sync(file)

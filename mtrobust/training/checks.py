@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def check_run(config: TrainConfig) -> Chosen:
         except UserError as error:
             faults += error.faults
         faults += _settings(config, chosen) + _splits(config, chosen)
-    faults += _start(config) + _output(config)
+    faults += _start(config) + _output(config) + _launched()
     if faults:
         raise UserError(list(dict.fromkeys(faults)))
     if config.resume and (config.output_dir / CONFIG).is_file():
@@ -111,7 +112,40 @@ def _in_vain(config: TrainConfig) -> list[str]:
     if config.optim == "adafactor":
         adam = [name for name in changed if name.startswith("adam_")]
         faults += [f"{key}: {getattr(config, key)}: without effect with optim adafactor" for key in adam]
+    return faults + _adapters(config)
+
+
+def _adapters(config: TrainConfig) -> list[str]:
+    """Faults of low-rank adapters."""
+    changed = lambda key: getattr(config, key) != TrainConfig.model_fields[key].default  # noqa: E731
+    if config.lora_r is None:
+        keys = ("lora_alpha", "lora_dropout", "lora_targets")
+        return [f"{key}: {getattr(config, key)}: without effect without lora_r" for key in keys if changed(key)]
+    faults = [
+        f"{key}: {getattr(config, key)}: not together with lora_r, which keeps all weights of the encoder as they are"
+        for key in ("freeze_embeddings", "freeze_layers")
+        if changed(key)
+    ]
+    if find_spec("peft") is None:
+        faults.append(f"lora_r: {config.lora_r}: needs the package peft: pip install 'mtrobust[lora]'")
     return faults
+
+
+# What `accelerate launch` sets for engines that split weights among processes.
+_SPLITTING = {
+    "ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}  # fmt: skip
+
+
+def _launched() -> list[str]:
+    """Faults of the way the processes were started."""
+    return [
+        f"accelerate: {name} is not supported, since methods differentiate inside a step, where only a part of the "
+        "weights is at hand; data-parallel processes (torchrun, accelerate launch --multi_gpu) are; "
+        "gradient_checkpointing, bf16 and lora_r save memory"
+        for variable, name in _SPLITTING.items()
+        if os.environ.get(variable, "false").lower() in ("true", "1")
+    ]
 
 
 def _start(config: TrainConfig) -> list[str]:

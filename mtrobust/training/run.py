@@ -22,6 +22,7 @@ from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.eval_sets import SetEvaluator
 from mtrobust.evaluation.evaluator import Evaluator, told
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, RESULTS, TASK_DEF, atomic_file, write_json
+from mtrobust.files import usual_permissions
 from mtrobust.models.loading import first_line
 from mtrobust.models.multitask import MultiTaskModel
 from mtrobust.perturb import METHODS, Compose, build_methods
@@ -265,8 +266,9 @@ def _announce(trainer: Trainer, rows: Mapping[str, TrainRows], accelerator: Acce
     if not accelerator.is_main_process:
         return
     sizes = ", ".join(f"{name} {len(part.lengths)}" for name, part in rows.items())
-    trained = sum(parameter.numel() for parameter in trainer.parameters) / 1e6
-    log.info("%d steps on %s; %.1f M weights learn; device %s", trainer.total, sizes, trained, trainer.device)
+    learn, whole = (sum(p.numel() for p in some) for some in (trainer.parameters, trainer.step.parameters()))
+    log.info("%d steps on %s; %s of %s weights learn; device %s", trainer.total, sizes, f"{learn:,}", f"{whole:,}",
+             trainer.device)  # fmt: skip
     for name, part in rows.items():
         if part.counts.unlabelled:
             log.info("task %s: %d rows with label, %d without", name, part.counts.labelled, part.counts.unlabelled)
@@ -351,6 +353,7 @@ def save_model(model: MultiTaskModel, target: Path, tokenizer: PreTrainedTokeniz
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(temporary, tokenizer)
+    usual_permissions(temporary)
     for file in temporary.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mtrobust.errors import UserError
+from mtrobust.models.adapters import same_base
+from mtrobust.models.encoder import Encoder
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All saved parameters and buffers by name; one that is used under two names (tied) stands under the first."""
-    seen: dict[int, str] = {}
+    """All saved parameters and buffers by name; one that is used under two names (tied) stands under the first. Weights
+    that come back with the base of adapters are left out."""
+    encoders = [part for part in module.modules() if isinstance(part, Encoder)]
+    seen: dict[int, str] = {id(weight): "" for encoder in encoders for weight in encoder.reloaded()}
     found = module.state_dict(keep_vars=True)
     return {name: value for name, value in found.items() if seen.setdefault(id(value), name) == name}
 
@@ -29,6 +33,8 @@ def load_module_tensors(module: nn.Module, saved: dict[str, Tensor], place: str)
     for name in own.keys() & saved.keys():
         if own[name].shape != saved[name].shape:
             faults.append(f"{place}: {name}: {tuple(saved[name].shape)} saved, the model has {tuple(own[name].shape)}")
+        elif name.endswith("base_probe") and not same_base(own[name], saved[name]):
+            faults.append(f"{place}: belongs to an encoder with other weights than the one given for the adapters")
     if faults:
         raise UserError([*faults[:5], f"{place}: was made by another model or other tasks ({len(faults)} differences)"])
     for name, value in own.items():

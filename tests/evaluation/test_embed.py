@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from safetensors import safe_open
 
 from mtrobust.errors import UserError
-from mtrobust.evaluation.embed import embed
+from mtrobust.evaluation import embed as module
+from mtrobust.evaluation.embed import Embedded, embed
 from mtrobust.evaluation.run_folder import load_run
 from mtrobust.perturb.layers import LayerSpec
 from tests.evaluation.runs import read_lines, text_rows, write_data, write_rows, write_run
@@ -79,3 +82,38 @@ def test_faults_before_anything_is_written(run, tmp_path: Path):
     with pytest.raises(UserError, match="must end in .jsonl or .safetensors"):
         embed(opened, "mood", rows, tmp_path / "out.npz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".safetensors"])
+def test_the_file_has_the_permissions_of_a_new_one(run, tmp_path: Path, suffix: str):
+    opened, _ = run
+    rows = write_rows(tmp_path / "in.jsonl", text_rows(2, None, pair=False))
+    before = os.umask(0o027)
+    try:
+        embed(opened, "mood", rows, tmp_path / f"out{suffix}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"out{suffix}").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", f"out{suffix}"]
+
+
+@pytest.mark.parametrize("pool", ["mean", "none"])
+def test_tensors_are_written_as_they_come(tmp_path: Path, pool):
+    """No more than the last features are alive at any time."""
+    made: list[weakref.ref[Embedded]] = []
+    most = 0
+
+    def features():
+        nonlocal most
+        for i in range(50):
+            size = (3 + i % 4, 8) if pool == "none" else (8,)
+            one = Embedded(str(i), 0, np.arange(3 + i % 4, dtype=np.int32), {"words": np.full(size, i, np.float32)})
+            made.append(weakref.ref(one))
+            most = max(most, sum(ref() is not None for ref in made))
+            yield one
+            del one
+
+    assert module._write_tensors(features(), tmp_path / "out.safetensors", pool) == 50
+    assert most <= 2
+    found = _read(tmp_path / "out.safetensors", pool)
+    assert all((found[i]["words"] == i).all() and found[i]["words"].dtype == np.float32 for i in range(50))

@@ -187,3 +187,10 @@ OWN_PASSES = {
 def test_methods_with_passes_and_weights_of_their_own_under_torchrun(tmp_path, tiny_model_dir, perturb):
     """Gradients that are handed over, networks of methods, second derivatives: the same as in one process."""
     alone_and_both(write_world(tmp_path, tiny_model_dir("bert")), perturb=perturb)
+
+
+def test_adapters_under_torchrun(tmp_path, tiny_model_dir):
+    """Only adapters and heads learn, the inner steps of `smart` go through them: the same as in one process."""
+    world = alone_and_both(write_world(tmp_path, tiny_model_dir("bert")), "smart", lora_r=4)
+    assert not (world / "both/model/model.safetensors").exists()
+    assert (world / "both/model/adapter_model.safetensors").exists()
