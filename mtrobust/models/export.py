@@ -82,14 +82,14 @@ EXPORTS: Registry[Callable[..., Exported]] = Registry("exportable task type")
 def _classification(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, task.labels)
     config.problem_type = "single_label_classification"
-    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline_usage(task.data_format != "PremiseOnly"))
+    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline(task))
 
 
 @EXPORTS.register("Regression")
 def _regression(task: TaskDef, config: PreTrainedConfig) -> Exported:
     _name_classes(config, ["score"])
     config.problem_type = "regression"
-    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline_usage(task.data_format != "PremiseOnly"))
+    return Exported("AutoModelForSequenceClassification", "text-classification", usage.pipeline(task))
 
 
 @EXPORTS.register("Ranking")
@@ -122,7 +122,7 @@ def _masked_lm(task: TaskDef, config: PreTrainedConfig) -> Exported:
 
 @EXPORTS.register("SequenceGeneration")
 def _generation(task: TaskDef, config: PreTrainedConfig) -> Exported:
-    return Exported("AutoModelForSeq2SeqLM", "text2text-generation", usage.GENERATE, ("decoder_input_ids",))
+    return Exported("AutoModelForSeq2SeqLM", "text2text-generation", usage.GENERATE, also=("decoder_input_ids",))
 
 
 EXPORTS.register("SpanClassification")(_span)

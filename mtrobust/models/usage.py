@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def pipeline_usage(pair: bool) -> str:
+if TYPE_CHECKING:
+    from mtrobust.tasks.taskdef import TaskDef
+
+
+def pipeline(task: TaskDef) -> str:
     """A text-classification pipeline over one text, or a pair."""
+    pair = task.data_format != "PremiseOnly"
     call = '{"text": "First text.", "text_pair": "Second text."}' if pair else '"A text."'
     return f"""from transformers import pipeline
 

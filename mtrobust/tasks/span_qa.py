@@ -276,7 +276,7 @@ class SpanType(TaskType):
 
     def shown(self, row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
         """Question and context, the accepted answers, the predicted one."""
-        shown = {"question": row["question"], "context": row["context"]}
+        shown = {name: row[name] for name in ("question", "context") if name in row}  # token ids have no texts
         if row.get("answers") is not None:
             shown["gold"] = " / ".join(dict.fromkeys(row["answers"]["text"])) or NONE
         return shown | {"prediction": prediction.record["prediction"] or NONE}

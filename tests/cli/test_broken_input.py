@@ -167,7 +167,7 @@ DEFINITIONS = [
         ["pairs.task_type: Clasification", "'Classification'"],
         defs(task_type="task_type: Clasification"),
     ),
-    Case("type of later", CHECK, ["pairs.task_type", "supported"], defs(task_type="task_type: SequenceGeneration")),
+    Case("type of later", CHECK, ["pairs.task_type", "supported"], defs(task_type="task_type: ClozeChoice")),
     Case("format", CHECK, ["pairs.data_format: MRC"], defs(data_format="data_format: MRC")),
     Case("metric", CHECK, ["pairs.metric_meta", "Pearson"], defs(metric_meta="metric_meta: [Pearson]")),
     Case("label twice", CHECK, ["pairs.labels", "same"], defs(labels="labels: [same, same]")),

@@ -34,7 +34,7 @@ FAULTS = {
     "num_beams: 0": "qa.num_beams: 0: must be an integer >= 1",
     "max_target_len: 1": "qa.max_target_len: 1: must be an integer >= 2",
     "metric_meta: [ACC]": "qa.metric_meta: ACC: SequenceGeneration has EmF1, Exact",
-    "head_input: mean": "qa.head_input: mean: only for Classification, Regression; SequenceGeneration: family",
+    "head_input: mean": "qa.head_input: mean: only for Classification, Regression, Ranking; SequenceGeneration: family",
     "loss: MseCriterion": "qa.loss: MseCriterion: SequenceGeneration is trained with SeqCeCriterion or CeCriterion",
     "n_best: 3": "qa.n_best: only for span tasks",
 }
