@@ -17,8 +17,8 @@ _GROWTH = 64 << 20  # bytes by which the heap grows at least
 
 
 def keep_freed_memory() -> bool:
-    """Freed memory stays with the process from now on. Returns whether that was set: not
-    on systems without glibc, nor where the user has set its allocator up (`GLIBC_TUNABLES`, a `MALLOC_…_` variable)."""
+    """Freed memory stays with the process from now on. Returns whether that was set: not on systems without glibc, nor
+    where the user has set its allocator up (`GLIBC_TUNABLES`, a `MALLOC_…_` variable)."""
     own = any(name == "GLIBC_TUNABLES" or (name.startswith("MALLOC_") and name.endswith("_")) for name in os.environ)
     if own or platform.libc_ver()[0] != "glibc":
         return False
