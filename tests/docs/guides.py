@@ -32,6 +32,7 @@ RUN: dict[str, tuple[str, ...]] = {
     "docs/report.md": ("runs/mr/standard-1", "runs/mrpc/standard-2"),
     "docs/data.md": (),
     "docs/monitoring.md": ("runs/rapt",),
+    "docs/from_mt_dnn.md": (),
 }
 RUN = {name: runs for name, runs in RUN.items() if (ROOT / name).is_file()}
 # Files that a guide says to write: the first YAML block.
@@ -168,6 +169,28 @@ def write_world(base: Path, document: str, folder: Path) -> None:
     if document in WRITTEN:
         text = next(block.text for block in blocks(document) if block.kind == "yaml")
         (folder / WRITTEN[document]).write_text(text, encoding="utf-8")
+    if document == "docs/from_mt_dnn.md":
+        write_old_files(folder)
+
+
+def write_old_files(folder: Path) -> None:
+    """A definition and canonical rows as MT-DNN keeps them."""
+    import yaml
+
+    from tests.mtdnn.definitions import FILES
+
+    definitions = folder / "experiments/glue/glue_task_def.yml"
+    definitions.parent.mkdir(parents=True)
+    definitions.write_text(yaml.safe_dump(FILES["glue"]), encoding="utf-8")
+    wanted = {name: FILES["glue"][name] for name in ("mnli", "rte")}
+    (folder / "OLD.yml").write_text(yaml.safe_dump(wanted), encoding="utf-8")
+    rows = folder / "data/canonical_data"
+    shutil.rmtree(folder / "data")  # `convert` writes rows there, over none
+    rows.mkdir(parents=True)
+    for name, task in wanted.items():
+        for split in task.get("split_names", ["train", "dev", "test"]):
+            lines = [f"{i}\t{task['labels'][i % 2]}\tThe cat sat {i} times.\tIt sat.\n" for i in range(8)]
+            (rows / f"{name}_{split}.tsv").write_text("".join(lines), encoding="utf-8")
 
 
 def _do(*words: str) -> None:

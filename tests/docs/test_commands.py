@@ -20,7 +20,6 @@ READ_ONLY = {
     "docs/performance.md": "measurements; the programs have tests of their own (tests/bench)",
     "docs/results.md": "measurements, hours each",
     "docs/analysis.md": "needs runs that were trained for a while; the commands have tests of their own",
-    "docs/from_mt_dnn.md": "needs that program's files; the commands have tests of their own",
 }
 
 
