@@ -86,6 +86,7 @@ LIGHT = [
     "import mtrobust.data.rows",
     "import mtrobust.perturb",
     "import mtrobust.commands.attack",
+    "import mtrobust.commands.analyze",
     "from mtrobust.tasks.taskdef import load_task_defs; load_task_defs(['glue', 'squad', 'textcls'])",
     "import data_prep; list(data_prep.COMMANDS)",
 ]
