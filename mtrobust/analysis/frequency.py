@@ -156,7 +156,7 @@ def neighbour_distance(vectors: Tensor, k: int) -> Tensor:
 
     parts = []
     for start in range(0, len(vectors), 512):
-        distance = torch.cdist(vectors[start : start + 512], vectors, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(vectors[start : start + 512], vectors)
         rows = torch.arange(len(distance), device=vectors.device)
         distance[rows, start + rows] = torch.inf
         parts.append(distance.topk(k, largest=False).values.mean(-1))

@@ -115,8 +115,8 @@ class Heatmap(Analysis):
                         Rectangle((x, y - 0.42), width, 0.84, facecolor=colour(word["size"], top), linewidth=0)
                     )
                     panel.text(
-                        x + width / 2, y, _plain(word["word"]), fontsize=8.2, family="DejaVu Sans Mono",
-                        color=GREY if word["special"] else BASE, va="center", ha="center",
+                        x + width / 2, y, _plain(word["word"]), fontsize=8.2, family="DejaVu Sans Mono", color=BASE,
+                        style="italic" if word["special"] else "normal", va="center", ha="center",
                     )  # fmt: skip
         return figure
 
@@ -187,7 +187,7 @@ def _page(runs: Sequence[dict[str, Any]], caption: str) -> str:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Perturbation sizes</title>",
         "<style>body{font-family:sans-serif;max-width:50em;margin:2em auto;line-height:1.8}"
-        "span{padding:.15em .2em;border-radius:.2em}.s{color:#777}</style></head><body>",
+        "span{padding:.15em .2em;border-radius:.2em}.s{font-style:italic}</style></head><body>",
         f"<p>{html.escape(caption)}</p>",
     ]
     for run in runs:

@@ -112,13 +112,13 @@ class Neighbours(Analysis):
                 panel.text(2 * at, -1.5, f"{run['run']}, {run['layer']}", fontsize=10, fontweight="bold", va="center")
                 for state, x in (("before", 2 * at), ("after", 2 * at + 1)):
                     if not run[state]:
-                        panel.text(x, 0, "no edit", fontsize=9, color=GREY, va="center", style="italic")
+                        panel.text(x, 0.1, "no edit", fontsize=9, color=GREY, va="center", style="italic")
                         continue
                     panel.text(x, -0.65, state, fontsize=9, color=GREY, va="center")
                     for line, (word, cosine) in enumerate(run[state]):
                         shared = run["shared"][state][line]
                         kind = {"color": BASE} if shared else {"color": OTHERS[1], "fontweight": "bold"}
-                        name, y = word[:14] + ("" if shared else "*"), line + 0.1
+                        name, y = (word if len(word) < 13 else word[:11] + "…") + ("" if shared else "*"), line + 0.1
                         panel.text(x, y, name, fontsize=9, va="center", **kind)
                         panel.text(x + 0.93, y, f"{cosine:.2f}", fontsize=8, color=GREY, va="center", ha="right")
         return figure
@@ -200,9 +200,9 @@ def _table(data: dict[str, Any]) -> Table:
     for run in data["runs"]:
         for state in ("before", "after"):
             if run[state]:
-                table.add_column(f"{run['run']}\n{run['layer']}\n{state}")
+                table.add_column(f"{run['run']}\n{run['layer']}\n{state}", no_wrap=True)
                 found = zip(run[state], run["shared"][state], strict=True)
-                cells.append([f"{word}{'' if same else '*'} {cosine:.3f}" for (word, cosine), same in found])
+                cells.append([f"{word}{'' if same else '*'} {cosine:.2f}" for (word, cosine), same in found])
     for line in range(max(map(len, cells))):
         table.add_row(*(column[line] if line < len(column) else "" for column in cells))
     return table

@@ -96,8 +96,9 @@ class Seen:
         return self.clean.h(site).detach().float()
 
     def after(self, site: Site) -> Tensor:
-        """States of the edited pass, [B, T, width], float32."""
-        return self.edited.h(site).detach().float()
+        """States of the edited pass, [B, T, width], float32; below the edit they are those of the clean one."""
+        below = self.site is None or height(site) < height(self.site)
+        return self.before(site) if below else self.edited.h(site).detach().float()
 
     def delta(self, site: Site) -> Tensor:
         """What the edit changed there, [B, T, width], exactly 0 on padding."""
