@@ -28,7 +28,7 @@ class AnalysisOptions(StrictModel):
     """Options of every analysis; they become flags of `mtrobust analyze NAME`."""
 
     task: str | None = Field(None, description="one of the runs' tasks; default: the only one that all were trained on")
-    data_dir: Path | None = Field(None, description="folder with <task>/<split>.jsonl; default: the first run's")
+    data_dir: Path | None = Field(None, description="folder with <task>/<split>.jsonl; default: each run's")
     split: str = Field("dev", description="whose rows are read")
     batch_size: int = Field(16, ge=1, description="rows of a batch")
 
@@ -72,8 +72,8 @@ class Found:
     """What an analysis found for one task.
 
     table: lines of the CSV file, all with the keys of the first; data: the JSON file; shown: what is printed;
-    figures: (ending of the stem, figure, caption), drawn only where matplotlib is there; html: a page, or nothing;
-    scalars: (tag, value, step) and points: (tag, vectors [n, d], labels) for TensorBoard; notes: lines for the reader.
+    html: a page, or nothing; scalars: (tag, value, step) and points: (tag, vectors [n, d], labels) for TensorBoard;
+    notes: lines for the reader.
     """
 
     table: list[dict[str, Any]]

@@ -148,12 +148,12 @@ class Layers(Analysis):
 
         metric = subject.task(task).type.main_metric()
         dev = read_results(subject.path).get(task, {}).get(metric)
-        methods = list(subject.step.methods[task].methods.values())
+        methods = list(subject.methods(task).values())
         point: dict[str, Any] = {"run": subject.label, "metric": metric, "dev": dev, "layers": None, "size": None}
         if dev is None or len(methods) > 1:
             return []
-        if not methods or not methods[0].sites:
-            return [point | {"method": methods[0].name if methods else "standard"}]
+        if methods[0].name == "standard":
+            return [point | {"method": "standard"}]
         if methods[0].name != self.options.method:
             return []
         sites = [-1 if site == "words" else int(site) for site in methods[0].sites]

@@ -84,7 +84,8 @@ class Neighbours(Analysis):
         before = seen.before(site)[0, word.places].mean(0).cpu().numpy()
         after = seen.after(site)[0, word.places].mean(0).cpu().numpy()
         if seen.site is None:
-            why = "edits no states" if not method.sites else f"acts at no place up to {site_name(site)}"
+            above = method.sites and act is None
+            why = f"acts at no place up to {site_name(site)}" if above else "edits no states"
             notes.append(f"{label}: {method.name} {why}: nothing changes there")
         return {
             "run": label,

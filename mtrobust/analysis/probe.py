@@ -21,7 +21,7 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.run_folder import CHECKPOINTS, Run, load_run, read_results
-from mtrobust.perturb import Passes, Perturbation, build_methods
+from mtrobust.perturb import METHODS, Passes, Perturbation, build_methods
 from mtrobust.perturb.layers import Site
 from mtrobust.perturb.noise import KeyedNoise
 from mtrobust.perturb.passes import Needs
@@ -171,11 +171,12 @@ class Subject:
         return self.run.task(name)
 
     def methods(self, task: str) -> dict[str, Perturbation]:
-        """The methods that the task was trained with, by what tables call them; those of weight 0 are left out.
-
-        `standard` stands for none.
-        """
+        """The methods that the task was trained with, by what tables call them; those of weight 0 are left out, and
+        `standard` stands for none."""
         found = {name: method for name, method in self.step.methods[task].methods.items() if method.active}
+        if not found:
+            plain = METHODS["standard"]
+            return {self.label: plain(plain.Options(), self.run.model.encoder)}
         if len(found) == 1:
             return {self.label: next(iter(found.values()))}
         return {f"{self.label} ({name})": method for name, method in found.items()}

@@ -63,7 +63,7 @@ class Smoothness(Analysis):
         for subject in subjects:
             site: Site = self.options.layer.resolve(subject.num_layers, "--layer")[0] if self.options.layer else "words"
             found = self._rows(subject, task, site)
-            method = "+".join(method.name for method in subject.methods(task).values()) or "standard"
+            method = "+".join(method.name for method in subject.methods(task).values())
             lines += [{"run": subject.label, "method": method, **line} for line in found]
             summary.append({"run": subject.label, "method": method, **_summary(found), **_dev(subject, task)})
         scalars = [

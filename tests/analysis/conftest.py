@@ -18,7 +18,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir) -> Path:
     data, model = write_data(folder / "data"), tiny_model_dir("bert")
     write_method_run(folder / "standard", model, data, [])
     write_method_run(folder / "rapt", model, data, [{"name": "rapt", "options": {}}])
-    write_method_run(folder / "swep", model, data, [{"name": "swep", "options": {}}], (2, 4))
+    write_method_run(folder / "swep", model, data, [{"name": "swep", "options": {"variance": 9.0}}], (2, 4))
     still = {"name": "swep", "options": {"ablation": "no_epsilon"}}
     write_method_run(folder / "mu", model, data, [still], (4,))
     return folder

@@ -7,7 +7,7 @@ import pytest
 from mtrobust.analysis.texts import find_word, is_word, words_of
 from mtrobust.errors import UserError
 
-SENTENCE = "The doctor who met the lawyers slept, and the lawyers did not sleep."
+SENTENCE = "The filmmaker who met warmhearted lawyers slept, and a dullard did not win."
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "albert", "mpnet"])
