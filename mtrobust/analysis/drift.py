@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found
+from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found, coloured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,17 +95,15 @@ class Drift(Analysis):
         total = 0
         sums = dict.fromkeys([*MEASURES, "clean_product"], 0)
         for _, batch in subject.batches(task, features, self.options.batch_size):
-            seen = subject.see(method, batch, "words" if acts else None, ["words"])
             mask = real_words(subject, batch)
             own = batch.inputs["input_ids"][mask]
             total += len(own)
-            for measure, found in mapped_back(seen.before("words")[mask], table).items():
-                if f"clean_{measure}" in sums:
-                    sums[f"clean_{measure}"] += int((found != own).sum())
-            if not acts:
-                continue
-            for measure, found in mapped_back(seen.after("words")[mask], table).items():
-                sums[measure] += int((found != own).sum())
+            clean = mapped_back(subject.clean(batch, "words")[mask], table)
+            sums["clean_product"] += int((clean["product"] != own).sum())
+            if acts:
+                moved = subject.see(method, batch, "words").after("words")[mask]
+                for measure, found in mapped_back(moved, table).items():
+                    sums[measure] += int((found != own).sum())
         shares = {name: count / max(total, 1) for name, count in sums.items()}
         return {**shares, "tokens": total}
 
@@ -144,19 +142,6 @@ def mapped_back(vectors: Tensor, table: Tensor) -> dict[str, Tensor]:
         found["distance"].append((product - half).argmax(-1))  # |w - e|^2 = |e|^2 - 2 (w . e - |w|^2 / 2)
     empty = torch.zeros(0, dtype=torch.long, device=vectors.device)
     return {measure: torch.cat([empty, *parts]) for measure, parts in found.items()}
-
-
-def coloured(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """(run, colour, marker) of each run, in their order; `standard` is black."""
-    from mtrobust.evaluation.pictures import BASE, OTHERS
-
-    found, others = [], 0
-    for at, label in enumerate(dict.fromkeys(line["run"] for line in lines)):
-        method = next(line["method"] for line in lines if line["run"] == label)
-        colour = BASE if method == "standard" else OTHERS[others % len(OTHERS)]
-        others += method != "standard"
-        found.append((label, colour, "osD^vPX"[at % 7]))
-    return found
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found, SiteOptions
+from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found, SiteOptions, coloured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ class Frequency(Analysis):
                             "run": label, "method": method.name, "layer": where or "-", "ranks": f"{low}-{high}",
                             "tokens": len(ids[part]), "occurrences": int(counts[part].sum()),
                             "knn": float(near[part].mean()),
-                            "moved": float(moved["moved"][part].sum() / n) if n else None,
+                            "moved": float(moved["moved"][part].sum() / n) if n else None if where else 0.0,
                             "factor": float(moved["factor"][part].sum() / n) if n and where else None,
                         }
                     )  # fmt: skip
@@ -91,26 +91,26 @@ class Frequency(Analysis):
         sums = {name: np.zeros(len(ids)) for name in ("moved", "factor", "n")}
         wanted = self.options.layer.resolve(subject.num_layers, "--layer")[0] if self.options.layer else None
         act = act_site(method, wanted)
-        site: Site | None = act if wanted is None else wanted
         rows = subject.rows(task, self.options.split, self.options.data_dir, self.options.rows)
+        if act is None:
+            return None, sums
+        read: Site = act if wanted is None else wanted
         edited = False
         for _, batch in subject.batches(task, subject.features(task, rows), self.options.batch_size):
             mask = real_words(subject, batch)
             at = rank[batch.inputs["input_ids"][mask].cpu().numpy()]
-            for draw in range(self.options.draws if act is not None else 1):
-                read: list[Site] = ["words"] if site is None else [site]
-                seen = subject.see(method, batch, act, read, draw)
+            for draw in range(self.options.draws):
+                seen = subject.see(method, batch, act, [read], draw)
                 edited = edited or seen.site is not None
-                before, after = seen.before(read[0])[mask], seen.after(read[0])[mask]
+                before, after = seen.before(read)[mask], seen.after(read)[mask]
                 factor = (after * before).sum(-1) / before.square().sum(-1).clamp_min(torch.finfo(before.dtype).tiny)
                 np.add.at(sums["moved"], at, (after - before).norm(dim=-1).cpu().numpy())
                 np.add.at(sums["factor"], at, factor.cpu().numpy())
                 np.add.at(sums["n"], at, 1.0)
-        return (site_name(site) if edited and site is not None else None), sums
+        return (site_name(read) if edited else None), sums
 
     def draw(self, found: Found) -> Figure:
         """Three panels of points over the bands; neighbour distances differ little between runs."""
-        from mtrobust.analysis.drift import coloured
         from mtrobust.evaluation.pictures import new_figure
 
         figure = new_figure(3.6)

@@ -81,7 +81,7 @@ class Neighbours(Analysis):
         (_, batch), *_ = subject.batches(task, [text.feature], 1)
         seen = subject.see(method, batch, act, [site])
         names, vectors = candidates(subject, task, site, self.options)
-        before = seen.before(site)[0, word.places].mean(0).cpu().numpy()
+        before = subject.clean(batch, site)[0, word.places].mean(0).cpu().numpy()
         after = seen.after(site)[0, word.places].mean(0).cpu().numpy()
         if seen.site is None:
             above = method.sites and act is None
@@ -102,12 +102,13 @@ class Neighbours(Analysis):
         from mtrobust.evaluation.pictures import BASE, GREY, OTHERS, new_figure
 
         runs, top = found.data["runs"], self.options.top
+        beside = min(SIDE_BY_SIDE, len(runs))
         blocks = [runs[at : at + SIDE_BY_SIDE] for at in range(0, len(runs), SIDE_BY_SIDE)]
         figure = new_figure(len(blocks) * (0.75 + 0.22 * top) + 0.3)
         panels = figure.subplots(len(blocks), 1, squeeze=False)[:, 0]
         for panel, block in zip(panels, blocks, strict=True):
             panel.set_axis_off()
-            panel.set_xlim(0, 2 * SIDE_BY_SIDE)
+            panel.set_xlim(0, 2 * beside)
             panel.set_ylim(top + 0.6, -2)
             for at, run in enumerate(block):
                 panel.text(2 * at, -1.5, f"{run['run']}, {run['layer']}", fontsize=10, fontweight="bold", va="center")
@@ -144,8 +145,7 @@ def candidates(subject: Subject, task: str, site: Site, options: Options) -> tup
     encoder = subject.run.model.encoder
     sums = counts = None
     for _, batch in subject.batches(task, features, options.batch_size):
-        with torch.no_grad():
-            states = encoder.prefix(batch.inputs, site).h[site].float()
+        states = subject.clean(batch, site)
         if sums is None or counts is None:
             sums = torch.zeros(encoder.word_embeddings.num_embeddings, states.shape[-1], device=states.device)
             counts = torch.zeros(len(sums), device=states.device)

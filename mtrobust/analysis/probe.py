@@ -219,6 +219,11 @@ class Subject:
         head: Any = self.run.model.heads[batch.task]
         return Recorder(self.run.model.encoder, head, batch, noise, needs)
 
+    def clean(self, batch: Batch, site: Site) -> Tensor:
+        """States of the clean pass at a site, [B, T, width], float32; nothing above it runs."""
+        with torch.no_grad():
+            return self.run.model.encoder.prefix(batch.inputs, site).h[site].float()
+
     def see(
         self, method: Perturbation, batch: Batch, site: Site | None = None, read: Iterable[Site] = (), draw: int = 0
     ) -> Seen:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found, SiteOptions
+from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found, SiteOptions, coloured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,6 @@ class Smoothness(Analysis):
 
     def draw(self, found: Found) -> Figure:
         """A box for each run: median, middle half, from the 10th to the 90th percentile."""
-        from mtrobust.analysis.drift import coloured
         from mtrobust.evaluation.pictures import new_figure
 
         runs = coloured(found.table)[::-1]

@@ -64,7 +64,7 @@ class Space(Analysis):
                 if states is None:
                     notes.append(f"{label}: {method.name} moves no states: both are the same")
                 for site in sites:
-                    before, after = states[site] if states else self._clean(subject, task, text.feature, site)
+                    before, after = states[site] if states else [self._clean(subject, task, text.feature, site)] * 2
                     plane = in_plane(np_stack(before, after), self.options.perplexity, self.options.seed)
                     n = len(tokens)
                     lines += [
@@ -94,15 +94,9 @@ class Space(Analysis):
             return None
         return {site: (seen.before(site)[0].cpu().numpy(), seen.after(site)[0].cpu().numpy()) for site in sites}
 
-    def _clean(
-        self, subject: Subject, task: str, feature: dict[str, Any], site: Site
-    ) -> tuple[np.ndarray, np.ndarray]:
-        import torch
-
+    def _clean(self, subject: Subject, task: str, feature: dict[str, Any], site: Site) -> np.ndarray:
         (_, batch), *_ = subject.batches(task, [feature], 1)
-        with torch.no_grad():
-            states = subject.run.model.encoder.record(batch.inputs, [site]).h[site][0].float().cpu().numpy()
-        return states, states
+        return subject.clean(batch, site)[0].cpu().numpy()
 
     def draw(self, found: Found) -> Figure:
         """A row of two panels for each run."""

@@ -32,7 +32,7 @@ class Word(NamedTuple):
 
 @dataclass
 class Text:
-    """A text as a run reads it. features: its windows (one but for long passages); title: its id, or the text."""
+    """A text as a run reads it. title: the row's id, or the text; feature: as the task type makes it."""
 
     title: str
     feature: dict[str, Any]
@@ -47,7 +47,10 @@ def read_text(subject: Subject, task: str, options: TextOptions) -> Text:
     (whole, *_) = definition.type.featurize([row], subject.run.tokenizer, _LONG, training=True)
     if len(whole["input_ids"]) > limit:
         raise UserError(f"{place}: {len(whole['input_ids'])} tokens; task {task} of {subject.path} takes {limit}")
-    (feature,) = subject.features(task, [row])
+    features = subject.features(task, [row])
+    if len(features) > 1:
+        raise UserError(f"{place}: task {task} makes {len(features)} inputs of a row; one can be looked at")
+    feature = features[0]
     words = words_of(subject.run.tokenizer, feature["input_ids"].tolist())
     return Text(place if options.text is None else options.text, feature, words)
 
