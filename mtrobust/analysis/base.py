@@ -120,12 +120,13 @@ class Analysis(ABC):
 def coloured(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """(run, colour, marker) of each run, in their order; `standard` is black."""
     from mtrobust.evaluation.pictures import BASE, OTHERS
+    from mtrobust.evaluation.report.groups import REFERENCE
 
     found, others = [], 0
     for at, label in enumerate(dict.fromkeys(line["run"] for line in lines)):
         method = next(line["method"] for line in lines if line["run"] == label)
-        colour = BASE if method == "standard" else OTHERS[others % len(OTHERS)]
-        others += method != "standard"
+        colour = BASE if method == REFERENCE else OTHERS[others % len(OTHERS)]
+        others += method != REFERENCE
         found.append((label, colour, "osD^vPX"[at % 7]))
     return found
 

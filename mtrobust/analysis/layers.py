@@ -82,7 +82,7 @@ class Layers(Analysis):
         first = subjects[0]
         lines = self._probed(first, task)
         trained = [point for subject in subjects for point in self._trained(subject, task)]
-        reference = next((point for point in trained if point["method"] == "standard"), None)
+        reference = _reference(trained)
         data = {
             "task": task, "run": first.label, "method": self.options.method, "vary": self.options.vary,
             "divergence": self.options.divergence, "rows": self.options.rows, "points": lines, "runs": trained,
@@ -144,6 +144,7 @@ class Layers(Analysis):
 
     def _trained(self, subject: Subject, task: str) -> list[dict[str, Any]]:
         """The run's dev figure with the layers and the size it was trained with; for `standard` without."""
+        from mtrobust.evaluation.report.groups import REFERENCE
         from mtrobust.evaluation.run_folder import read_results
 
         metric = subject.task(task).type.main_metric()
@@ -152,8 +153,8 @@ class Layers(Analysis):
         point: dict[str, Any] = {"run": subject.label, "metric": metric, "dev": dev, "layers": None, "size": None}
         if dev is None or len(methods) > 1:
             return []
-        if methods[0].name == "standard":
-            return [point | {"method": "standard"}]
+        if methods[0].name == REFERENCE:
+            return [point | {"method": REFERENCE}]
         if methods[0].name != self.options.method:
             return []
         sites = [-1 if site == "words" else int(site) for site in methods[0].sites]
@@ -238,8 +239,15 @@ def _lines(axes: Axes, found: Found, name: str, label: str, factor: float = 1) -
             color=shades(0.15 + 0.85 * at / max(1, len(sizes) - 1)), label=f"{found.data['vary']} {size:g}",
         )  # fmt: skip
     axes.set_xticks(range(len(places)), [_short(place) for place in places])
-    axes.set_xlabel("place of the noise (w: words, e: embeddings, then layers)")
+    axes.set_xlabel("place (w: words, e: embeddings)")
     axes.set_ylabel(label)
+
+
+def _reference(points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first run of `standard`."""
+    from mtrobust.evaluation.report.groups import REFERENCE
+
+    return next((point for point in points if point["method"] == REFERENCE), None)
 
 
 def _short(place: str) -> str:
@@ -262,7 +270,7 @@ def _sweep(axes: Axes, found: Found, sweep: Sequence[dict[str, Any]]) -> None:
             x, [point["dev"] for point in own], marker="osD^vPX"[at % 7], linestyle="none", markersize=7,
             color=OTHERS[at % len(OTHERS)], label=f"trained with {found.data['vary']} {size}",
         )  # fmt: skip
-    reference = next((p for p in found.data["runs"] if p["method"] == "standard"), None)
+    reference = _reference(found.data["runs"])
     if reference is not None:
         label = f"standard ({reference['run']})"
         axes.axhline(reference["dev"], color=BASE, linestyle="--", linewidth=1.4, label=label)
@@ -284,7 +292,7 @@ def _table(lines: Sequence[dict[str, Any]], options: Options) -> Table:
     for place in dict.fromkeys(line["layer"] for line in lines):
         cells = []
         for line in (line for line in lines if line["layer"] == place):
-            changed = "" if line["changed"] is None else f" ({100 * line['changed']:.0f} %)"
-            cells.append("-" if line["divergence"] is None else f"{line['divergence']:.3g}{changed}")
+            changed = "" if line["changed"] is None else f" {100 * line['changed']:.0f}%"
+            cells.append("-" if line["divergence"] is None else f"{line['divergence']:.2g}{changed}")
         table.add_row(place, *cells)
     return table

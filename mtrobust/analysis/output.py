@@ -13,7 +13,7 @@ from mtrobust.evaluation.pictures import Picture, available, save, style, write_
 from mtrobust.evaluation.run_folder import atomic_file, write_json
 
 BOARD = "tensorboard"
-PNG_DPI = 150
+PNG_DPI = 125
 
 
 def write(out: Path, stem: str, analysis: Analysis, found: Found) -> list[Path]:

@@ -45,7 +45,7 @@ def test_every_analysis_writes_its_files(name: str, mtrobust, runs: Path, tmp_pa
     data = json.loads((out / f"{stem}.json").read_text(encoding="utf-8"))
     assert data["analysis"] == name and data["caption"]
     png = (out / f"{stem}.png").read_bytes()
-    assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1200  # 8 inches
+    assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1000  # 8 inches
     board = EventAccumulator(str(out / "tensorboard" / stem), size_guidance={"images": 0})
     board.Reload()
     assert f"analysis/{stem}" in board.Tags()["images"]
