@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 class AnalysisOptions(StrictModel):
     """Options of every analysis; they become flags of `mtrobust analyze NAME`."""
 
-    task: str | None = Field(None, description="one of the runs' tasks; default: the only one that all were trained on")
+    task: str | None = Field(
+        None, description="one of the runs' tasks; default: the only one (layers, smoothness: all that they share)"
+    )
     data_dir: Path | None = Field(None, description="folder with <task>/<split>.jsonl; default: each run's")
     split: str = Field("dev", description="whose rows are read")
     batch_size: int = Field(16, ge=1, description="rows of a batch")
@@ -43,9 +45,9 @@ class TextOptions(AnalysisOptions):
     @model_validator(mode="after")
     def _one_text(self) -> TextOptions:
         if self.row is not None and self.text is not None:
-            raise ValueError("row: without effect beside text; give one of the two")
+            raise ValueError("--row: without effect beside --text; give one of the two")
         if self.text_pair is not None and self.text is None:
-            raise ValueError("text_pair: without effect without text")
+            raise ValueError("--text_pair: without effect without --text")
         return self
 
 
@@ -59,7 +61,7 @@ class SiteOptions(StrictModel):
     @model_validator(mode="after")
     def _one_site(self) -> SiteOptions:
         if self.layer is not None and not _is_one(self.layer):
-            raise ValueError(f"layer: {self.layer}: names several places; name one")
+            raise ValueError(f"--layer: {self.layer}: names several places; name one")
         return self
 
 

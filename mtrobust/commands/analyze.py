@@ -74,9 +74,12 @@ def _parser(kind: type[Analysis]) -> Parser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the files; only these are overwritten")
     add("--use_cpu", action="store_true", help="run on the CPU though an accelerator is there")
     for name, field in kind.Options.model_fields.items():
-        default = "" if field.is_required() else f" (default: {default_text(field)})"
-        add(f"--{name}", metavar="X", required=field.is_required(),
-            help=f"{field.description}; {allowed(field)}{default}".replace("%", "%%"))  # fmt: skip
+        told = field.description or ""
+        if field.is_required():
+            told += f"; {allowed(field)}"
+        elif field.default is not None:  # else the description says what stands in for it
+            told += f"; {allowed(field)} (default: {default_text(field)})"
+        add(f"--{name}", metavar="X", required=field.is_required(), help=told.replace("%", "%%"))
     return parser
 
 
@@ -93,7 +96,8 @@ def _checked(args: argparse.Namespace, kind: type[Analysis]) -> tuple[Analysis, 
     try:
         options = kind.Options(**given)
     except ValidationError as error:
-        faults += faults_of(error, kind.Options, lambda key: f"--{key}" if key else "options")
+        found = faults_of(error, kind.Options, lambda key: f"--{key}" if key else "options")
+        faults += [fault.removeprefix("options: ") for fault in found]  # these name their flags themselves
     sound = []
     for path in args.runs:
         try:

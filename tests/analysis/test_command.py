@@ -138,3 +138,10 @@ def test_help_lists_the_analyses(mtrobust):
     assert ended.code == 0 and all(f"  {name} " in ended.out for name in ANALYSES)
     one = mtrobust("analyze", "layers", "--help")
     assert one.code == 0 and "--sizes" in one.out
+
+
+def test_every_analysis_and_option_is_documented():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+    for name, kind in ANALYSES.items():
+        assert f"\n## {name}\n" in text and kind.summary
+        assert [option for option in kind.Options.model_fields if f"`--{option}`" not in text] == []
