@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from mtrobust.analysis.base import ANALYSES, Analysis, AnalysisOptions, Found
 from mtrobust.config_values import faults_of, wrong_kind
+from mtrobust.errors import UserError
 from mtrobust.perturb import METHODS
 from mtrobust.perturb.layers import LayerSpec
 from mtrobust.perturb.names import DivergenceName
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from mtrobust.analysis.probe import Recorder, Subject
-    from mtrobust.perturb import Perturbation
+    from mtrobust.analysis.probe import Subject
+    from mtrobust.perturb import Passes, Perturbation
     from mtrobust.perturb.layers import Site
 
 
@@ -116,7 +117,7 @@ class Layers(Analysis):
                 for _, batch in subject.batches(task, features, self.options.batch_size):
                     seen = subject.see(method, batch, site)
                     if seen.site is None:
-                        break
+                        raise UserError(f"--method: {self.options.method}: edits no states")
                     for at, value in enumerate(compared(seen.clean, seen.edited, self.options.divergence)):
                         sums[at] += value
                 divergence, changed, items = sums
@@ -131,8 +132,6 @@ class Layers(Analysis):
 
     def _method(self, subject: Subject, task: str, site: Site, size: float) -> Perturbation:
         """The method at one place with one size. Raises `UserError` where it does not act there or fit the task."""
-        from mtrobust.errors import UserError
-
         kind = METHODS[self.options.method]
         options = kind.Options(**{"layers": LayerSpec.parse(site), self.options.vary: size})
         method = kind(options, subject.run.model.encoder)
@@ -168,7 +167,8 @@ class Layers(Analysis):
         sweep = [point for point in found.data["runs"] if point["layers"] is not None]
         changes = any(line["changed"] is not None for line in found.table)
         figure = new_figure(3.5 + (2.7 if sweep else 0))
-        upper = figure.subfigures(2, 1, height_ratios=(3.5, 2.7))[0] if sweep else figure
+        halves: Any = figure.subfigures(2, 1, height_ratios=(3.5, 2.7)) if sweep else [figure]
+        upper = halves[0]
         panels = upper.subplots(1, 2 if changes else 1, squeeze=False)[0]
         _lines(panels[0], found, "divergence", f"divergence ({self.options.divergence})")
         panels[0].set_yscale("log")
@@ -177,7 +177,7 @@ class Layers(Analysis):
         handles, labels = panels[0].get_legend_handles_labels()
         upper.legend(handles, labels, loc="outside upper center", ncols=min(7, len(labels)))
         if sweep:
-            _sweep(figure.subfigs[1].subplots(), found, sweep)
+            _sweep(halves[1].subplots(), found, sweep)
         return figure
 
     def caption(self, found: Found) -> str:
@@ -190,7 +190,7 @@ class Layers(Analysis):
         )
 
 
-def compared(clean: Recorder, edited: Recorder, divergence: str) -> tuple[float, float, float]:
+def compared(clean: Passes, edited: Passes, divergence: str) -> tuple[float, float, float]:
     """(divergence, items whose likeliest class changes, items), summed over a batch; the mean over views.
 
     Where a view is a number nothing can change class: the second figure is -inf.

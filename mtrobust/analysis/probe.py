@@ -21,6 +21,7 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.run_folder import CHECKPOINTS, Run, load_run, read_results
+from mtrobust.models.encoder import Dropout
 from mtrobust.perturb import METHODS, Passes, Perturbation, build_methods
 from mtrobust.perturb.layers import Site
 from mtrobust.perturb.noise import KeyedNoise
@@ -55,9 +56,16 @@ class Recorder(Passes):
         super().__init__(*args, **kwargs)
         self.record = _Record()  # one for all branches
 
-    def at(self, site: Site, hidden: Tensor, *args: Any, track: frozenset[Site] = frozenset(), **kwargs: Any) -> Passes:
+    def at(
+        self,
+        site: Site,
+        hidden: Tensor,
+        dropout: Dropout = "independent",
+        track: frozenset[Site] = frozenset(),
+        final: bool = False,
+    ) -> Passes:
         """As `Passes.at`; the branch keeps the states of all sites that the analysis reads."""
-        branch = super().at(site, hidden, *args, track=track | self.needs.sites, **kwargs)
+        branch = super().at(site, hidden, dropout, track | self.needs.sites, final)
         self._note(site, branch)
         return branch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mtrobust.evaluation.run_folder import atomic_file
 
@@ -20,7 +20,7 @@ BASE, OTHERS = "#000000", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 GREY = "#777777"
 WIDTH = 8.0  # inches; 800 px at 100 dpi
 MISSING = "matplotlib is not installed (pip install 'mtrobust[plot]')"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
     "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "mtrobust", "figure.constrained_layout.use": True,
 }  # fmt: skip
