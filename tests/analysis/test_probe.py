@@ -89,3 +89,13 @@ def test_a_lost_checkpoint_is_named(runs, tmp_path):
     (copy / "checkpoints" / "step-4" / "COMPLETE").unlink()
     with pytest.raises(UserError, match=r"step-4: needed for the weights .* \(mood_swep\): COMPLETE is missing"):
         Subject.open(copy, "swep", use_cpu=True)
+
+
+def test_methods_of_a_composition_are_looked_at_one_by_one():
+    step = step_of("bert", "Classification", [spec("rapt"), spec("swep"), spec("vat", alpha=0)]).eval()
+    run: Any = SimpleNamespace(config=SimpleNamespace(seed=3), model=step.model)
+    subject = Subject("run", None, run, step)  # type: ignore[arg-type]
+    methods, batch = subject.methods("classification"), batch_of("bert", "Classification")
+    assert list(methods) == ["run (rapt)", "run (swep)"]  # a method of weight 0 does nothing
+    sites = {label: subject.see(method, batch, act_site(method, None)).site for label, method in methods.items()}
+    assert sites == {"run (rapt)": 2, "run (swep)": "words"}
