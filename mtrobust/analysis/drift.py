@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtrobust.perturb import Perturbation
 
 MEASURES = ("product", "distance")
+TICKS = (0, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100)  # percent
 
 
 class Options(AnalysisOptions):
@@ -120,14 +121,19 @@ class Drift(Analysis):
             axes.plot([line["step"] for line in own], share, color=colour, marker=marker, linewidth=1.8, label=label)
         axes.set_xlabel("optimiser step")
         axes.set_ylabel("tokens mapped to another word (%)")
-        axes.set_ylim(bottom=-0.02 * max(1.0, axes.get_ylim()[1]))
+        axes.set_yscale("symlog", linthresh=1)  # methods differ by factors of hundreds, and 0 has a place
+        axes.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axes.set_ylim(-0.06, 110)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure
 
     def caption(self, found: Found) -> str:
         """What is counted."""
         how = "largest inner product" if self.options.measure == "product" else "smallest distance"
-        return f"Share of tokens whose perturbed word embedding has its {how} with another word of the vocabulary."
+        return (
+            f"Share of tokens whose perturbed word embedding has its {how} with another word "
+            "of the vocabulary (scale linear below 1 %, logarithmic above)."
+        )
 
 
 def mapped_back(vectors: Tensor, table: Tensor) -> dict[str, Tensor]:

@@ -250,6 +250,10 @@ def _reference(points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return next((point for point in points if point["method"] == REFERENCE), None)
 
 
+def _size(size: Any) -> str:
+    return f"{size:g}" if isinstance(size, float) else str(size)
+
+
 def _short(place: str) -> str:
     return {"words": "w", "embeddings": "e"}.get(place, place.removeprefix("layer "))
 
@@ -268,7 +272,7 @@ def _sweep(axes: Axes, found: Found, sweep: Sequence[dict[str, Any]]) -> None:
         x = [sum(point["layers"]) / len(point["layers"]) + 1 for point in own]
         axes.plot(
             x, [point["dev"] for point in own], marker="osD^vPX"[at % 7], linestyle="none", markersize=7,
-            color=OTHERS[at % len(OTHERS)], label=f"trained with {found.data['vary']} {size}",
+            color=OTHERS[at % len(OTHERS)], label=f"trained with {found.data['vary']} {_size(size)}",
         )  # fmt: skip
     reference = _reference(found.data["runs"])
     if reference is not None:
