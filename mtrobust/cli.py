@@ -35,6 +35,10 @@ COMMANDS = {
     ),
     "export": ("mtrobust.commands.export", "one task of a run as a plain Hugging Face model folder"),
     "report": ("mtrobust.commands.report", "tables and plots that compare finished runs over seeds and methods"),
+    "analyze": (
+        "mtrobust.commands.analyze",
+        "what the methods of finished runs do to states and posteriors: data and pictures",
+    ),
     "methods": ("mtrobust.commands.methods", "the perturbation methods with their options and defaults"),
     "tasks": ("mtrobust.commands.tasks", "the task types, and the keys of a task definition"),
     "doctor": ("mtrobust.commands.doctor", "what this machine and installation can do: versions, devices, speed"),

@@ -93,6 +93,7 @@ LIGHT = [
     "import mtrobust.commands.attack",
     "import mtrobust.commands.doctor",
     "import mtrobust.training.status, mtrobust.training.progress, mtrobust.evaluation.report.runs",
+    "import mtrobust.commands.analyze",
     "from mtrobust.tasks.taskdef import load_task_defs; load_task_defs(['glue', 'squad', 'textcls'])",
     "import data_prep; list(data_prep.COMMANDS)",
 ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import io
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mtrobust.commands.parser import Parser, names
 from mtrobust.errors import UserError
@@ -254,6 +253,7 @@ def _notes(report: Report, settings: Settings, unequal: list[str]) -> list[str]:
 
 def _write(out: Path, report: Report, groups: list[Group], sweeps: list[Sweep]) -> None:
     """Writes all files and prints the tables."""
+    from mtrobust.evaluation.pictures import MISSING, write_picture
     from mtrobust.evaluation.report import plots
     from mtrobust.evaluation.report.formats import csv_text, json_text, latex, markdown
     from mtrobust.evaluation.report.html_page import page
@@ -267,11 +267,9 @@ def _write(out: Path, report: Report, groups: list[Group], sweeps: list[Sweep]) 
         for picture in plots.draw(report, groups, sweeps):
             report.plots.append((picture.stem, picture.caption))
             svgs[picture.stem] = picture.svg
-            for suffix, content in (("png", picture.png), ("svg", picture.svg)):
-                with atomic_file(out / "plots" / f"{picture.stem}.{suffix}") as file:
-                    cast(io.TextIOWrapper, file).buffer.write(content)
+            write_picture(out / "plots", picture)
     else:
-        log.info("no plots: matplotlib is not installed (pip install 'mtrobust[plot]')")
+        log.info("no plots: %s", MISSING)
     texts = (
         markdown(report, tables),
         csv_text(report),

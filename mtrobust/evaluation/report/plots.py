@@ -1,18 +1,14 @@
-"""Pictures of a report: figures and differences, learning curves, sweeps. Needs matplotlib, which is an extra.
-
-Every picture is made without a display, 800 px wide at 100 dpi. Colours: Okabe and Ito's, which people with any common
-form of colour blindness can tell apart; black is the baseline.
-"""
+"""Pictures of a report: figures and differences, learning curves, sweeps. Black is the baseline."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtrobust.evaluation.pictures import BASE, GREY, OTHERS, Picture, available, new_figure, save, style
 from mtrobust.evaluation.report.choose import Sweep
 from mtrobust.evaluation.report.groups import Group
 from mtrobust.evaluation.report.runs import curves, is_dev
@@ -23,66 +19,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BASE, OTHERS = "#000000", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#777777"
-WIDTH = 8.0  # inches; 800 px at 100 dpi
+__all__ = ["available", "draw"]
+
 _UNITS = {"query_number": "queries", "ppl": ""}
 TOGETHER = 4  # curves in one panel; more bands than these hide each other
-_STYLE = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
-    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "mtrobust", "figure.constrained_layout.use": True,
-}  # fmt: skip
-
-
-class Picture(NamedTuple):
-    """A drawn picture: stem of its files, caption, and the bytes of both formats."""
-
-    stem: str
-    caption: str
-    png: bytes
-    svg: bytes
-
-
-def available() -> bool:
-    """Whether matplotlib can be imported."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def draw(report: Report, groups: Sequence[Group], sweeps: Sequence[Sweep]) -> Iterator[Picture]:
     """All pictures, one after another. groups: those of the rows, with their runs (curves are read from them)."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
+    with style():
         for column in (c for c in report.columns if any(c in row.cells for row in report.own_rows)):
-            yield _save(f"figures-{_slug(column)}", *_figures(report, column))
+            yield save(f"figures-{_slug(column)}", *_figures(report, column))
         for sweep in sweeps:
             for column in report.columns:
                 made = _sweep(report, sweep, column)
                 if made:
-                    yield _save(f"sweep-{_slug(sweep.key)}-{_slug(column)}", *made)
+                    yield save(f"sweep-{_slug(sweep.key)}-{_slug(column)}", *made)
         for name, of_group in _curves(report, groups).items():
-            yield _save(f"curve-{_slug(name)}", *_curve_figure(report, name, of_group))
+            yield save(f"curve-{_slug(name)}", *_curve_figure(report, name, of_group))
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text.replace("/", ".")).strip("-")
-
-
-def _save(stem: str, figure: Figure, caption: str) -> Picture:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return Picture(stem, caption, png.getvalue(), svg.getvalue())
-
-
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(WIDTH, height))
 
 
 def axis_label(column: str) -> str:
@@ -113,7 +71,7 @@ def _figures(report: Report, column: str) -> tuple[Figure, str]:
     """Left: every seed and the mean; right: bars of the differences with their intervals."""
     rows = [row for row in report.rows if column in row.cells][::-1]
     compared = [row for row in rows if row.cells[column].difference is not None]
-    figure = _figure(1.3 + 0.28 * len(rows))
+    figure = new_figure(1.3 + 0.28 * len(rows))
     axes = figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False)[0]
     _seeds(axes[0], rows, column)
     caption = f"{column}: dots are seeds, strokes means" + ("; hollow: published." if _any_published(rows) else ".")
@@ -178,7 +136,7 @@ def _sweep(report: Report, sweep: Sweep, column: str) -> tuple[Figure, str] | No
     families = {name: points for name, points in families.items() if len(points) > 1}
     if not families:
         return None
-    figure = _figure(3.8)
+    figure = new_figure(3.8)
     axes = figure.subplots()
     place = _scale(axes, sweep.values)
     colours = _colours(report, [*sweep.flat, *families])
@@ -249,7 +207,7 @@ def _curve_figure(report: Report, name: str, of_group: Mapping[str, Band]) -> tu
     )
     what = "mean over seeds; band: from the lowest to the highest seed"
     if together:
-        figure = _figure(3.8)
+        figure = new_figure(3.8)
         axes = figure.subplots()
         for (group, band), colour in zip(of_group.items(), _colours(report, of_group).values(), strict=True):
             _line(axes, band, colour, group)
@@ -260,7 +218,7 @@ def _curve_figure(report: Report, name: str, of_group: Mapping[str, Band]) -> tu
     base = next((group for group in of_group if _is_base(report, group)), None)
     others = [group for group in of_group if group != base]
     lines = -(-len(others) // 3)
-    figure = _figure(0.5 + 1.8 * lines)
+    figure = new_figure(0.5 + 1.8 * lines)
     panels = figure.subplots(lines, 3, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, group in zip(panels, others, strict=False):
         if base is not None:
