@@ -110,7 +110,7 @@ def _python(words: Sequence[str]) -> list[str]:
         name = words[1].replace(".", "/")
         there = (ROOT / f"{name}.py").is_file() or (ROOT / name / "__init__.py").is_file()
         return [] if there or words[1] in FOREIGN else [f"python -m {words[1]}: no such module"]
-    return [] if words[0] in FOREIGN else program_faults(words[0], words[1:])
+    return [] if words[0] in FOREIGN or words[0] == "-c" else program_faults(words[0], words[1:])
 
 
 def _pip(words: Sequence[str]) -> list[str]:
@@ -122,8 +122,8 @@ def _pip(words: Sequence[str]) -> list[str]:
 
 
 def _launched(words: Sequence[str]) -> list[str]:
-    at = words.index("mtrobust")
-    return mtrobust_faults(words[at + 1 :])
+    at = words.index("-m") + 1
+    return mtrobust_faults(words[at + 1 :]) if words[at] == "mtrobust" else _python(words[at - 1 :])
 
 
 def _tool(*allowed: str) -> Callable[[Sequence[str]], list[str]]:

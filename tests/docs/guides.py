@@ -33,6 +33,7 @@ RUN: dict[str, tuple[str, ...]] = {
     "docs/data.md": (),
     "docs/monitoring.md": ("runs/rapt",),
     "docs/from_mt_dnn.md": (),
+    "docs/adapters.md": (),
 }
 RUN = {name: runs for name, runs in RUN.items() if (ROOT / name).is_file()}
 # Files that a guide says to write: the first YAML block.
@@ -139,11 +140,36 @@ def write_base(folder: Path) -> Path:
         _do("train", "--task_def", "glue,textcls", "--data_dir", "data", "--train_tasks", "mrpc,mr",
             "--model_name_or_path", "MODEL", "--output_dir", "base", *SHORT["train"])  # fmt: skip
         _do("export", "base", "--task", "mr", "--out", "mr-model")
+    write_questions(folder)
     with (folder / "data/mr/train.jsonl").open(encoding="utf-8") as file:
         row = json.loads(next(file))
     attacked = row | {"success": True, "field": "text", "adversarial": f"{row['text']} indeed"}
     (folder / "attack.jsonl").write_text(json.dumps(attacked) + "\n", encoding="utf-8")
     return folder
+
+
+def write_questions(folder: Path) -> None:
+    """SQuAD under its official names, its rows, rows of QNLI, and a whole T5."""
+    from tests.tiny import write_tiny_model
+
+    (folder / "SQuAD").mkdir()
+    for split, name in (("train", "train-subset-v1.1.json"), ("dev", "dev-v1.1.json")):
+        content = json.loads((folder / "raw/SQuAD-v1.1" / name).read_text(encoding="utf-8"))
+        for paragraph in (p for article in content["data"] for p in article["paragraphs"]):
+            paragraph["context"] += " Nobody knows more about it."  # a second sentence
+        (folder / f"SQuAD/{split}-v1.1.json").write_text(json.dumps(content), encoding="utf-8")
+    with contextlib.chdir(folder):
+        _do("prep", "squad", "--raw", "SQuAD", "--out", "data")
+    (folder / "data/qnli").mkdir()
+    for split in ("train", "dev"):
+        rows = [
+            {"id": f"{i}{label}", "text": f"Where is {i}?", "text_pair": f"It is {where}", "label": label}
+            for i in range(4)
+            for where, label in (("here", "entailment"), ("not known", "not_entailment"))
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"data/qnli/{split}.jsonl").write_text(lines, encoding="utf-8")
+    write_tiny_model("t5", folder / "google-t5/t5-small", whole=True)
 
 
 def write_language_model(folder: Path) -> None:

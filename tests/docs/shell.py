@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ def recorded(document: str, shell: list[tuple[int, str]], folder: Path) -> list[
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_STAND_IN, encoding="utf-8")
         path.chmod(0o755)
+    (programs / "mkdir").symlink_to(shutil.which("mkdir") or "/bin/mkdir")  # real: redirections need the folders
     (folder / "all.sh").write_text("".join(f"block {n}\n{text}\n" for n, text in shell), encoding="utf-8")
     environment = {"PATH": str(programs), "DOC_LOG": str(log), "HOME": str(folder)}
     done = subprocess.run(

@@ -17,6 +17,7 @@ WITH_SHELL = [name for name in DOCUMENTS if any(block.kind == "shell" for block 
 READ_ONLY = {
     "CONTRIBUTING.md": "installs, and runs all tests",
     "docs/papers.md": "hours; the scripts have tests of their own (test_paper_scripts.py)",
+    "docs/scaling.md": "several processes and machines (tests/training/test_distributed.py, sharding.py)",
     "docs/performance.md": "measurements; the programs have tests of their own (tests/bench)",
     "docs/results.md": "measurements, hours each",
     "docs/analysis.md": "needs runs that were trained for a while; the commands have tests of their own",
