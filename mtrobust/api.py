@@ -124,12 +124,17 @@ def read_rows(task: TaskDef, rows: Files | Iterable[Mapping[str, Any]]) -> list[
 
 
 def build_model(model: str, tasks: Mapping[str, TaskDef]) -> MultiTaskModel:
-    """A pretrained encoder with a fresh head for each task. model: a hub name or folder; tasks: definitions by name."""
+    """A pretrained encoder with a head for each task: fresh ones, but for a decoder, which comes with its checkpoint.
+
+    model: a hub name or folder; tasks: definitions by name.
+    """
     from mtrobust.models.multitask import MultiTaskModel, load_encoder
 
     if not tasks:
         raise UserError("tasks: none is given; a model has a head for each")
-    return MultiTaskModel(load_encoder(model), tasks)
+    built = MultiTaskModel(load_encoder(model), tasks)
+    built.take_pretrained(tasks, model)
+    return built
 
 
 def build_step(model: MultiTaskModel, perturb: Methods = None, seed: int = 0) -> TrainStep:

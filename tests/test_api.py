@@ -173,6 +173,22 @@ def test_a_step_is_the_task_loss_and_its_methods(defs: Path, tiny_model_dir, tok
     assert both.loss.item() == pytest.approx(parts.item(), rel=1e-5)
 
 
+def test_a_decoder_comes_with_its_checkpoint(tmp_path: Path):
+    import torch
+    from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+    from tests.t5 import question_rows, write_t5
+
+    folder, tasks = write_t5(tmp_path / "t5"), mtrobust.load_task_defs("generation")
+    model = mtrobust.build_model(str(folder), tasks)
+    ((name, task),) = tasks.items()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (batch,) = mtrobust.batches(task, mtrobust.read_rows(task, question_rows(4, 1)), tokenizer, batch_size=4)
+    inputs = {key: batch.inputs[key] for key in ("input_ids", "attention_mask")}
+    whole = T5ForConditionalGeneration.from_pretrained(folder)(**inputs, labels=batch.targets["labels"])
+    assert torch.isclose(mtrobust.build_step(model).eval()(batch).loss, whole.loss, rtol=1e-5), name
+
+
 def test_a_loop_of_ones_own_learns(defs: Path, tiny_model_dir, tokenizer):
     import torch
 
