@@ -63,7 +63,7 @@ def _targets(encoder: Encoder, wanted: list[str] | None) -> list[str] | str:
     if wanted is None:
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as known
 
-        return known.get(encoder.model_type, ALL_LINEAR)
+        return list(known[encoder.model_type]) if encoder.model_type in known else ALL_LINEAR
     if wanted == [ALL_LINEAR]:
         return ALL_LINEAR
     linear = [name for name, module in encoder.base.named_modules() if isinstance(module, nn.Linear)]
@@ -180,8 +180,9 @@ def merged(encoder: Encoder) -> Encoder:
             layer: Any = module.get_base_layer()
             plain = copy.copy(layer)
             plain._parameters = dict(layer._parameters)
-            down, up = module.lora_A[_NAME].weight.double(), module.lora_B[_NAME].weight.double()
-            weight = layer.weight.double() + module.scaling[_NAME] * (up @ down)
+            down: Any = module.lora_A[_NAME].weight
+            up: Any = module.lora_B[_NAME].weight
+            weight = layer.weight.double() + module.scaling[_NAME] * (up.double() @ down.double())
             plain._parameters["weight"] = nn.Parameter(weight.to(layer.weight.dtype))
             base.set_submodule(path, plain)
     del base.peft_config
