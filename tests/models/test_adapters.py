@@ -62,7 +62,9 @@ def test_a_folder_is_read_by_us_and_by_peft_and_merges(tiny_model_dir, family, t
     with torch.no_grad():
         out = theirs(**INPUTS)
         pooled = encoder.base(**INPUTS).pooler_output if encoder.base._modules.get("pooler") is not None else None
-    assert torch.equal(out.last_hidden_state, expected) and (pooled is None or torch.equal(out.pooler_output, pooled))
+    # ours writes attention out where no gradient is asked for: equal to rounding
+    torch.testing.assert_close(out.last_hidden_state, expected, atol=1e-6, rtol=1e-5)
+    assert pooled is None or torch.equal(out.pooler_output, pooled)
 
 
 def test_targets(tiny_model_dir):
