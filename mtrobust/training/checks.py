@@ -226,7 +226,9 @@ def _same_run(config: TrainConfig, chosen: Chosen) -> None:
         for key in now
         if key not in _FREE and now[key] != saved[key]
     ]
-    if (run / TASK_DEF).is_file() and load_task_defs([run / TASK_DEF]) != chosen.tasks:
+    written = load_task_defs([run / TASK_DEF]) if (run / TASK_DEF).is_file() else chosen.tasks
+    plain = [{name: task.model_dump() for name, task in tasks.items()} for tasks in (written, chosen.tasks)]
+    if plain[0] != plain[1]:
         faults.append(f"task_def: the definitions differ from those of the run ({run / TASK_DEF})")
     if faults:
         raise UserError(

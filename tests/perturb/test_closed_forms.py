@@ -87,7 +87,7 @@ def naive_freelb(step, batch, method, terms_of):
     delta = method.start(passes, "words", hidden).requires_grad_(True)
     total = 0.0
     for _ in range(method.options.steps):
-        branch = passes.at("words", hidden + delta, track=passes.needs.sites)
+        branch = passes.at("words", hidden + delta, track=passes.tracked)
         terms = terms_of(branch)
         total = total + branch.share(terms) / method.options.steps
         (grad,) = torch.autograd.grad(branch.loss().total, delta, retain_graph=True)
