@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,21 @@ def _folder(variable: str, inside: str = "") -> Path:
     if not path.is_dir():
         pytest.fail(f"{variable}: no folder {path}")
     return path
+
+
+@pytest.fixture
+def mtrobust(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """`mtrobust("train", "--seed", 1)`: runs the command in this process."""
+    from mtrobust.cli import main
+    from tests.cli.world import Ended
+
+    def call(*argv: object) -> Ended:
+        capsys.readouterr()
+        code = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

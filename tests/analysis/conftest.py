@@ -1,14 +1,12 @@
-"""Runs of `standard`, `rapt` and `swep`, made once, and the command."""
+"""Runs of `standard`, `rapt` and `swep`, made once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.analysis.world import write_data, write_method_run
-from tests.cli.world import Ended
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +28,3 @@ def subject(runs: Path):
     from mtrobust.analysis.probe import Subject
 
     return lambda name: Subject.open(runs / name, name, use_cpu=True)
-
-
-@pytest.fixture
-def mtrobust(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """`mtrobust("analyze", "drift", ...)`: runs the command in this process."""
-    from mtrobust.cli import main
-
-    def call(*argv: object) -> Ended:
-        capsys.readouterr()
-        code = main([str(word) for word in argv])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return call

@@ -1,27 +1,12 @@
-"""Runs of `main` in this process, in a small world of their own."""
+"""A small world for runs of the command."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.world import Ended, write_world
-
-
-@pytest.fixture
-def mtrobust(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """`mtrobust("train", "--seed", 1)`: runs the command in this process."""
-    from mtrobust.cli import main
-
-    def call(*argv: object) -> Ended:
-        capsys.readouterr()
-        code = main([str(word) for word in argv])
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return call
+from tests.cli.world import write_world
 
 
 @pytest.fixture

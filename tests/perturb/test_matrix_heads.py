@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mtrobust.errors import UserError
 from mtrobust.perturb import METHODS
 from tests.models.tiny import FAMILIES, LAYERS
 from tests.perturb.cells import batch_of, gradients, spec, step_of
@@ -33,9 +34,11 @@ def check(step, batch, name: str) -> None:
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("layers", ["words", "2"])
 def test_methods_with_san(method, task_type, layers):
-    if (method, task_type) == ("smix", "Ranking"):
-        pytest.skip("smix mixes labels of single examples")
     options = {"layers": layers} if method in EDITING else {}
+    if (method, task_type) == ("smix", "Ranking"):
+        with pytest.raises(UserError, match="mixes the labels of two examples, which Ranking does not have"):
+            step_of("bert", task_type, [spec(method, **options)], enable_san=True)
+        return
     step = step_of("bert", task_type, [spec(method, **options)], enable_san=True)
     check(step, batch_for("bert", task_type, labelled=[True, False, True, True]), method)
 
