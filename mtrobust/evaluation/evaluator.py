@@ -23,6 +23,7 @@ from mtrobust.data.features import load_features
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import RunError, UserError
 from mtrobust.evaluation.run_folder import atomic_file, json_line, write_json
+from mtrobust.models.products import fixed_weights
 from mtrobust.registry import suggestion
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.no_grad(), fixed_weights(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         for module, training in modes:

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from mtrobust.models.products import linear
+
 LEVELS = 1 << 16  # of the 16 bits that decide on one element
 LANES = 4  # elements to 64 bits
 SHORT = 48  # tokens up to which written-out attention is faster than the fused kernel in float32
@@ -87,12 +89,14 @@ def attention_of_first(
 
 _OURS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.dropout: dropout,
+    F.linear: linear,
     F.scaled_dot_product_attention: attention,
 }
 
 
 class Masks(TorchFunctionMode):
-    """Inside, dropout and attention are those of this module, whatever model calls them."""
+    """Inside, dropout and attention are those of this module and linear layers those of `products`, whatever model
+    calls them."""
 
     _entered = 0
     _first_only = False

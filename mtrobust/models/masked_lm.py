@@ -16,6 +16,7 @@ from mtrobust.errors import UserError
 from mtrobust.models.dropout import Masks
 from mtrobust.models.encoder import Encoder
 from mtrobust.models.loading import errors_only, first_line, no_progress_bars
+from mtrobust.models.products import Laid, fixed_weights
 
 
 class MaskedLm:
@@ -26,6 +27,7 @@ class MaskedLm:
         self.name = name
         self.vocabulary: int = model.config.vocab_size
         self._takes = set(inspect.signature(model.forward).parameters)
+        self._laid: Laid = {}
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -50,7 +52,7 @@ class MaskedLm:
         if self.word_embeddings.device != device:
             self.model.to(device)
         taken = {name: value for name, value in inputs.items() if name in self._takes}
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16), Masks():
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fixed_weights(self._laid), Masks():
             out = self.model(**taken)
         return out.logits if out.logits.dtype == torch.float64 else out.logits.float()
 
