@@ -97,7 +97,7 @@ paper_start() { # task, flags: sets start, the flags with which all cells of a q
     [ -n "$GRID_SMALL" ] || return 0
     run_cell "start/$task" 1 --data_dir "$data" --train_tasks "$task" --model_name_or_path "$model" \
         --perturb standard --eval_sets skip "$@" --per_device_train_batch_size 16 --max_train_samples 8000 \
-        --num_train_epochs 1 --learning_rate 1e-4 --max_eval_samples 1000
+        --num_train_epochs 2 --learning_rate 2e-4 --max_eval_samples 1000
     grid_wait
     start=(--init_from "$GRID_OUT/start/$task-1")
 }
