@@ -1,9 +1,9 @@
 """Linear layers by oneDNN where no gradient is asked for, on processors for which PyTorch's own choice is slow.
 
-On the CPU PyTorch multiplies float32 matrices by MKL, which leaves half of the arithmetic of processors that are not
-Intel's unused. oneDNN, which is in PyTorch as well, does not: it takes 0.4 to 0.5 of the time for the shapes of an
-encoder (docs/performance.md). In bfloat16 it is PyTorch's choice too, but each call lays the weight out anew; here that
-is done once for many passes. The numbers are the same to rounding.
+On the CPU PyTorch multiplies float32 matrices by MKL, which leaves half of the arithmetic of AMD's processors unused.
+oneDNN, which is in PyTorch as well, does not: it takes 0.4 to 0.5 of the time for the shapes of an encoder
+(docs/performance.md). In bfloat16 it is PyTorch's choice too, but each call lays the weight out anew; here that is done
+once for many passes. The numbers are the same to rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _laid: Laid | None = None
 
 @cache
 def in_use() -> bool:
-    """Whether this process multiplies by oneDNN: on x86-64 processors that are not Intel's, where PyTorch has it."""
+    """Whether this process multiplies by oneDNN: on AMD's x86-64 processors, where PyTorch has it."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     try:
@@ -35,7 +35,7 @@ def in_use() -> bool:
     except OSError:
         processor = platform.processor()
     ops = ("_linear_pointwise", "_reorder_linear_weight")
-    return "GenuineIntel" not in processor and all(hasattr(torch.ops.mkldnn, op) for op in ops)
+    return "AuthenticAMD" in processor and all(hasattr(torch.ops.mkldnn, op) for op in ops)
 
 
 @contextmanager
@@ -68,7 +68,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _gains(input: Tensor, weight: Tensor) -> bool:
     return (
-        type(weight) in (Tensor, nn.Parameter)  # no share of a weight, as FSDP has them
+        # Neither a share of a weight, as FSDP has them, nor one made for this call, which would be kept.
+        type(weight) is nn.Parameter
         and weight.dtype == torch.float32
         and input.device.type == weight.device.type == "cpu"
         and input.numel() * weight.shape[0] >= WORTH
