@@ -1,7 +1,8 @@
 """What TensorBoard is given: scalars, histograms, the configuration, HParams, a layout of charts, sample predictions.
 
-docs/monitoring.md lists the tags. Everything has a step, or belongs to the whole run and is written once when it
-begins, so that purging what came after a checkpoint leaves a resumed run's board without gaps and without doubles.
+docs/monitoring.md lists the tags. Everything has a step (the end that of a step after the last), or belongs to the
+whole run and is written once when it begins, so that purging what came after a checkpoint leaves a resumed run's board
+without gaps and without doubles.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ class Board:
         for summary in _hparams(hyperparameters(config))[1:2]:
             self._write(summary)
 
-    def end(self) -> None:
-        """The run came to its end: its HParams are those of a whole session."""
-        self._write(_hparams({})[2])
+    def end(self, step: int) -> None:
+        """The run came to its end: its HParams are those of a whole session. step: one after all others, so that this
+        is purged like a point where the process is killed right after it, and the run goes on from a checkpoint."""
+        self._write(_hparams({})[2], step)
 
     def layout(self, tasks: Mapping[str, Iterable[str]], step: int) -> None:
         """The page "Custom Scalars": for each task, with the names of its terms, three charts."""

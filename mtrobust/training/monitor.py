@@ -233,7 +233,7 @@ class Monitor:
             return
         with _writing(self.run_dir):
             if finished:
-                self._board.end()
+                self._board.end(self.total + 1)
             self._board.close()
             self._display.close()
             self._file.close()

@@ -18,7 +18,7 @@ from mtrobust.config import PerturbSpec
 from mtrobust.perturb.spread import BUCKETS, spread, upper
 from mtrobust.tasks.base import Prediction, TaskType
 from mtrobust.tasks.span_qa import SpanType
-from mtrobust.training.board import charts, hyperparameters, table
+from mtrobust.training.board import Board, charts, hyperparameters, table
 from mtrobust.training.run import train
 from tests.training.board import KINDS, read, tags, values
 from tests.training.fake import trainer
@@ -208,6 +208,21 @@ def test_a_resumed_board_has_no_point_twice_and_lacks_none(world, whole, kind, s
     assert one.keys() == two.keys()
     for tag, expected in one.items():
         assert two[tag] == expected, tag
+
+
+def test_a_run_killed_after_its_last_entry_has_no_entry_twice(world, whole, monkeypatch):
+    def close(board, close=Board.close):
+        close(board)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Board, "close", close)
+        train(settings(world, "late", "rapt", **EVERY))
+    train(settings(world, "late", "rapt", resume=True, **EVERY))
+    board = read(world / "late")
+    assert everything(board) == everything(whole)
+    for tag in (metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG):  # they have no value
+        assert len(board.Tensors(tag)) == 1, tag
 
 
 def test_a_finished_run_that_is_resumed_writes_no_point(world, whole):
