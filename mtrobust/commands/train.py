@@ -59,10 +59,12 @@ def run(argv: list[str]) -> int:
     if faults or parsed.config is None:
         raise UserError(list(dict.fromkeys(faults)) or ["nothing to do (mtrobust train --help)"])
 
+    from mtrobust.training.engine import leave_processes
     from mtrobust.training.run import train
 
     try:
         train(parsed.config)
+        leave_processes()
     except UserError as error:  # faults that only the model shows
         raise UserError(placed(error.faults, parsed)) from error
     return 0

@@ -1,7 +1,6 @@
-"""Running what a guide says: its commands in this process, its Python, on tiny data and a tiny encoder.
+"""Running what a guide says: its commands in a shell, its Python, on tiny data and a tiny encoder.
 
-A guide's world is a folder in which the names that guides use are there: `raw/`, `data/`, and as folders
-`bert-base-uncased`, `MODEL` and `RUN`. Nothing in a command is replaced; flags are added that keep it short.
+Nothing in a command is replaced; flags and variables are added that keep it short. `NOT_RUN` names what is not run.
 """
 
 from __future__ import annotations
@@ -9,42 +8,52 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
+import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from tests.docs.shell import ROOT, Command, blocks
+from tests.docs import live
+from tests.docs.shell import DOCUMENTS, ROOT, blocks
 
-# Documents that are run, with the run folders that stand in their world before.
+# Documents with something to run, with the run folders that stand in their world before.
 RUN: dict[str, tuple[str, ...]] = {
-    "README.md": (),
-    "docs/index.md": (),
-    "docs/quickstart.md": (),
-    "docs/tutorial.md": (),
-    "docs/from_run_glue.md": (),
-    "docs/python.md": (),
     "docs/tasks.md": ("runs/a", "runs/b", "runs/c", "runs/rapt"),
     "docs/attack.md": ("RUN",),
     "docs/report.md": ("runs/mr/standard-1", "runs/mrpc/standard-2"),
-    "docs/data.md": (),
     "docs/monitoring.md": ("runs/rapt",),
-    "docs/from_mt_dnn.md": (),
-    "docs/adapters.md": (),
+    "docs/results.md": ("runs/mrpc/standard-1", "runs/mrpc/standard-2", "runs/mrpc/standard-3"),
 }
-RUN = {name: runs for name, runs in RUN.items() if (ROOT / name).is_file()}
-# Files that a guide says to write: the first YAML block.
-WRITTEN = {"docs/tutorial.md": "movies.yml"}
+RUN = {name: RUN.get(name, ()) for name in DOCUMENTS if {one.kind for one in blocks(name)} & {"shell", "python"}}
+_CI = "a step of .ci/run, which runs these tests"
 # Commands that are read and not run, by how they begin, and why.
 NOT_RUN = {
     "mtrobust prep glue --hub": "needs a hub; the rows are there",
     "mtrobust prep glue_check": "wants the sizes of the official test sets",
+    "scripts/test.sh": _CI,
+    "scripts/docs.sh": _CI,
+    ".venv/bin/ruff": _CI,
+    ".venv/bin/mypy": _CI,
+    ".ci/run": "runs these tests",
+    "pip install": "changes the environment; .ci/run installs by scripts/install.sh",
+    "tensorboard": "goes on until it is stopped",
+    "python run_glue.py": "an example of transformers",
+    "python -m venv textattack-env": "an environment of another program",
+    "textattack-env/": "an environment of another program",
+    "torchrun --nnodes 2": "wants two machines",
+    "accelerate launch --multi_gpu --num_machines 2": "wants two machines",
 }
+if not {"MTROBUST_GOLDEN", "MTROBUST_MODELS"} <= set(os.environ):
+    NOT_RUN["python -m tests.golden.table"] = "wants the recorded cases and the real encoder"
 PIECES_OF_PYTHON = {"README.md": 1, "docs/tutorial.md": 1, "docs/python.md": 3}  # at least
-CODE_NOT_RUN = {"docs/attack.md": "for TextAttack's own environment"}
+CODE_NOT_RUN = {
+    "docs/attack.md": "for TextAttack's own environment",
+    "CONTRIBUTING.md": "test_docs.py runs the method that it has",
+}
 # What keeps a command short; the last value of a flag counts.
 SHORT: dict[str, tuple[str, ...]] = {
     "train": (
@@ -59,14 +68,37 @@ SHORT: dict[str, tuple[str, ...]] = {
     "embed": ("--use_cpu",),
     "doctor": ("--seconds", "0"),
 }
+# The same for other programs, by how they begin.
+SHORT_PROGRAMS: dict[str, tuple[str, ...]] = {
+    "torchrun --nproc_per_node 4": SHORT["train"],
+    "accelerate launch": SHORT["train"],
+    "torchrun --nproc_per_node 2 -m tests.training.sharding": ("rapt",),
+    "python scripts/bench/methods.py": ("--rounds", "1", "--batch", "2", "--methods", "rapt", "--threads", "1"),
+    "python scripts/bench/train.py": ("--rounds", "1", "--batch", "2", "--chunk", "1", "--methods", "rapt"),
+    "python scripts/bench/inference.py": ("--rounds", "1"),
+    "python scripts/bench/scale.py": ("--count", "200", "--starts", "1", "--heads", "2", "--max_tokens", "128"),
+    "python scripts/bench/memory.py": ("--methods", "rapt", "--batch", "2"),
+    "python scripts/bench/accuracy.py": ("--seeds", "1", "--epochs", "1", "--rows", "8"),
+    "python scripts/bench/trainer_baseline.py": ("--epochs", "1"),
+    "python scripts/bench/ascent.py": ("--batches", "1", "--rows", "2"),
+}
+# And variables of the scripts, where they are not set.
+VARIABLES = {"SEEDS": "1", "EXAMPLES": "2", "TRAIN_EXAMPLES": "2", "METHODS": "standard rapt"}
+PROGRAMS = ("mtrobust", "python", "pip", "tensorboard", "torchrun", "accelerate", "this_python")
+PLACES = (
+    *("venv/bin/python", "venv/bin/mtrobust", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/python"),
+    *("textattack-env/bin/pip", "textattack-env/bin/uv", "textattack-env/bin/textattack"),
+    *("scripts/test.sh", "scripts/docs.sh", ".ci/run"),
+)
 
 
 @dataclass
 class Ran:
-    """How much of a document was run."""
+    """How much of a document was run; `passed_over`: commands of `NOT_RUN`."""
 
     commands: int = 0
     code: int = 0
+    passed_over: list[str] = field(default_factory=list)
 
 
 @cache
@@ -79,34 +111,66 @@ def pages() -> ModuleType:
     return module
 
 
-def run(document: str, commands: Iterable[Command]) -> Ran:
-    """Runs the commands and the Python of a document in the current folder, in the order of the page."""
-    ran, commands = Ran(), list(commands)
-    for number, block in enumerate(blocks(document)):
-        for command in (one for one in commands if one.block == number):
-            ran.commands += _run(command)
-        if block.kind == "python" and document not in CODE_NOT_RUN:
-            execute(block.text, f"{document}, block {number}")
-            ran.code += 1
+def run(document: str, world: Path) -> Ran:
+    """Runs the commands and the Python of a document in its world, in the order of the page."""
+    ran, found = Ran(), blocks(document)
+    text = ""
+    for number, block in enumerate(found):
+        if block.kind == "shell":
+            text += f"{block.text}\n"
+        elif block.kind == "python" and document not in CODE_NOT_RUN:
+            text += f"this_python {number}\n"
+
+    def answer(call: live.Call) -> tuple[int, str]:
+        line = " ".join(call.words)
+        if line.startswith(tuple(NOT_RUN)):
+            ran.passed_over.append(line)
+            return 0, ""
+        with contextlib.chdir(call.folder):
+            if call.words[0] == "this_python":
+                ran.code += 1
+                return 0, execute(found[int(call.words[1])].text, f"{document}, block {call.words[1]}")
+            ran.commands += 1
+            name = call.words[0].removeprefix("venv/bin/").removeprefix(".venv/bin/")
+            return mtrobust(*call.words[1:]) if name == "mtrobust" else _program([name, *call.words[1:]], call)
+
+    live.run(text, world, [*PROGRAMS, *PLACES], answer, variables(world))
     return ran
 
 
-def _run(command: Command) -> bool:
-    """Runs a command of ours; whether it was one. Asserts that it ended well."""
+def variables(world: Path) -> dict[str, str]:
+    """What the shell of a guide knows."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    quiet = {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TOKENIZERS_PARALLELISM")}
+    folders = {"VENV": "venv", "DATA": "raw", "MODELS": "models"}
+    ours = {f"MTROBUST_{name}": str(world / inside) for name, inside in folders.items()}
+    return VARIABLES | quiet | ours | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+
+
+def mtrobust(*words: str) -> tuple[int, str]:
+    """Runs a command of ours in this process: its exit status and all that it printed."""
     from mtrobust.cli import main
 
-    line = " ".join(command.words)
-    if command.words[0] != "mtrobust" or line.startswith(tuple(NOT_RUN)):
-        return False
-    words = list(command.words[1:])
     short = SHORT.get(" ".join(words[:2])) or SHORT.get(words[0], ())
     if words[0] == "export":  # a second way to the same folder
         shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = main([*words, *short])
-    assert code == 0, f"{command}\n{out.getvalue()[-3000:]}"
-    return True
+        try:
+            status = main([*words, *short])
+        except SystemExit as end:  # after --help
+            status = int(end.code or 0)
+    return status, out.getvalue()
+
+
+def _program(words: list[str], call: live.Call) -> tuple[int, str]:
+    """Runs another program in a process of its own."""
+    line = " ".join(words)
+    short = next((flags for start, flags in SHORT_PROGRAMS.items() if line.startswith(start)), ())
+    modules = {"torchrun": ["-m", "torch.distributed.run"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}
+    command = [sys.executable, *modules.get(words[0], []), *words[1:], *short]
+    done = subprocess.run(command, env=call.variables, capture_output=True, text=True)
+    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
 
 
 def execute(code: str, name: str) -> str:
@@ -115,109 +179,3 @@ def execute(code: str, name: str) -> str:
     with contextlib.redirect_stdout(out):
         exec(compile(code, name, "exec"), {"__name__": "__main__"})
     return out.getvalue()
-
-
-# --- the world --------------------------------------------------------------------------------------------------------
-
-
-def write_base(folder: Path) -> Path:
-    """What all worlds are copies of: raw files, rows, an encoder with a language-model head, a run."""
-    from tests.raw_world import write_raw
-
-    write_raw(folder / "raw")
-    mrpc = (folder / "raw/MRPC/dev.tsv").read_text(encoding="utf-8").split("\n")[1:-1]
-    rows = ["index\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-    rows += ["\t".join([str(i), *line.split("\t")[1:]]) for i, line in enumerate(mrpc)]
-    (folder / "raw/MRPC/test.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    for name in ("bert-base-uncased", "MODEL", "mlm/model"):
-        write_language_model(folder / name)
-    sets = [("glue", "--tasks", "mrpc,cola,stsb"), ("textcls", "--dataset", "mr"), ("textcls", "--dataset", "imdb")]
-    inside = {"mr": "/MR", "imdb": "/IMDB"}
-    with contextlib.chdir(folder):
-        for kind, flag, which in sets:
-            raw = f"raw{inside.get(which, '')}"
-            _do("prep", kind, flag, which, "--raw", raw, "--out", "data")
-        _do("train", "--task_def", "glue,textcls", "--data_dir", "data", "--train_tasks", "mrpc,mr",
-            "--model_name_or_path", "MODEL", "--output_dir", "base", *SHORT["train"])  # fmt: skip
-        _do("export", "base", "--task", "mr", "--out", "mr-model")
-    write_questions(folder)
-    with (folder / "data/mr/train.jsonl").open(encoding="utf-8") as file:
-        row = json.loads(next(file))
-    attacked = row | {"success": True, "field": "text", "adversarial": f"{row['text']} indeed"}
-    (folder / "attack.jsonl").write_text(json.dumps(attacked) + "\n", encoding="utf-8")
-    return folder
-
-
-def write_questions(folder: Path) -> None:
-    """SQuAD under its official names, its rows, rows of QNLI, and a whole T5."""
-    from tests.tiny import write_tiny_model
-
-    (folder / "SQuAD").mkdir()
-    for split, name in (("train", "train-subset-v1.1.json"), ("dev", "dev-v1.1.json")):
-        content = json.loads((folder / "raw/SQuAD-v1.1" / name).read_text(encoding="utf-8"))
-        for paragraph in (p for article in content["data"] for p in article["paragraphs"]):
-            paragraph["context"] += " Nobody knows more about it."  # a second sentence
-        (folder / f"SQuAD/{split}-v1.1.json").write_text(json.dumps(content), encoding="utf-8")
-    with contextlib.chdir(folder):
-        _do("prep", "squad", "--raw", "SQuAD", "--out", "data")
-    (folder / "data/qnli").mkdir()
-    for split in ("train", "dev"):
-        rows = [
-            {"id": f"{i}{label}", "text": f"Where is {i}?", "text_pair": f"It is {where}", "label": label}
-            for i in range(4)
-            for where, label in (("here", "entailment"), ("not known", "not_entailment"))
-        ]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"data/qnli/{split}.jsonl").write_text(lines, encoding="utf-8")
-    write_tiny_model("t5", folder / "google-t5/t5-small", whole=True)
-
-
-def write_language_model(folder: Path) -> None:
-    """A tiny BERT of six layers with its masked-language-model head."""
-    from transformers import AutoConfig, AutoModelForMaskedLM
-
-    from tests.tiny import write_tiny_model
-
-    write_tiny_model("bert", folder, num_hidden_layers=6)
-    AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
-
-
-def write_world(base: Path, document: str, folder: Path) -> None:
-    """A copy of the base for a document, with its runs and files."""
-    shutil.copytree(base, folder)
-    for name in RUN.get(document, ()):
-        shutil.copytree(base / "base", folder / name)
-        seed = name.rpartition("-")[2]
-        config = folder / name / "config.yml"
-        if seed.isdigit():
-            config.write_text(config.read_text("utf-8").replace("seed: 42", f"seed: {seed}"), encoding="utf-8")
-    shutil.rmtree(folder / "base")
-    if document in WRITTEN:
-        text = next(block.text for block in blocks(document) if block.kind == "yaml")
-        (folder / WRITTEN[document]).write_text(text, encoding="utf-8")
-    if document == "docs/from_mt_dnn.md":
-        write_old_files(folder)
-
-
-def write_old_files(folder: Path) -> None:
-    """A definition and canonical rows as MT-DNN keeps them."""
-    import yaml
-
-    from tests.mtdnn.definitions import FILES
-
-    definitions = folder / "experiments/glue/glue_task_def.yml"
-    definitions.parent.mkdir(parents=True)
-    definitions.write_text(yaml.safe_dump(FILES["glue"]), encoding="utf-8")
-    wanted = {name: FILES["glue"][name] for name in ("mnli", "rte")}
-    (folder / "OLD.yml").write_text(yaml.safe_dump(wanted), encoding="utf-8")
-    rows = folder / "data/canonical_data"
-    shutil.rmtree(folder / "data")  # `convert` writes rows there, over none
-    rows.mkdir(parents=True)
-    for name, task in wanted.items():
-        for split in task.get("split_names", ["train", "dev", "test"]):
-            lines = [f"{i}\t{task['labels'][i % 2]}\tThe cat sat {i} times.\tIt sat.\n" for i in range(8)]
-            (rows / f"{name}_{split}.tsv").write_text("".join(lines), encoding="utf-8")
-
-
-def _do(*words: str) -> None:
-    assert _run(Command("the world", 0, ("mtrobust", *words)))
