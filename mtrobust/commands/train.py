@@ -61,10 +61,14 @@ def run(argv: list[str]) -> int:
 
     from mtrobust.training.engine import leave_processes
     from mtrobust.training.run import train
+    from mtrobust.training.trainer import Interrupted
 
     try:
         train(parsed.config)
-        leave_processes()
     except UserError as error:  # faults that only the model shows
         raise UserError(placed(error.faults, parsed)) from error
+    except Interrupted:  # at the same step in all processes; where one fails alone, leaving would wait for the others
+        leave_processes()
+        raise
+    leave_processes()
     return 0
