@@ -11,11 +11,27 @@ source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
 entries() { vda_entries | head -n 2; }
 augmented() { entries | sed 's/^\([a-z]*\)/\1+ada/'; }
-plain=$data
+all=$data plain=$data folder=''
+if [ -n "$GRID_SMALL" ]; then plain=$GRID_OUT/ada/rows folder=ada/; fi
+
+# With --small the runs have rows of their own, so that they see all texts that are added and not a share of them.
+small_rows() { # task
+    local from=$all/$1/train.jsonl to=$plain/$1
+    [ -n "$GRID_SMALL" ] && [ ! -e "$to" ] || return 0
+    data=$all
+    vda_task "$1" || return 0
+    mkdir -p "$to.part"
+    cp "$all/$1"/*.jsonl "$to.part"
+    awk -v n=2000 -v all="$(wc -l <"$from")" 'int(NR * n / all) > int((NR - 1) * n / all)' "$from" >"$to.part/train.jsonl"
+    mv "$to.part" "$to"
+}
+
 for task in mr mrpc; do
     chosen "$task" "${TASKS:-}" || continue
-    vda_cells "$task" entries "$task"
-    first=$GRID_OUT/$task/standard-${seeds%% *}
+    small_rows "$task"
+    data=$plain
+    vda_cells "$task" entries "$folder$task"
+    first=$GRID_OUT/$folder$task/standard-${seeds%% *}
     [ -e "$first/all_results.json" ] || continue
     "$mtrobust" attack "$first" --task "$task" --split train --mlm "$mlm" --progress lines \
         --examples "${TRAIN_EXAMPLES:-$(small 200 2000)}" >&2
@@ -27,7 +43,6 @@ for task in mr mrpc; do
         --adversarial "$first/attack/$task.train.jsonl" --out "$GRID_OUT/augmented" >&2
     data=$GRID_OUT/augmented
     # The rows of vda_task are there already: augmenting copies all splits.
-    vda_cells "$task" augmented "$task"
-    data=$plain
+    vda_cells "$task" augmented "$folder$task" $(small "--max_train_samples 4000" "")
 done
 paper_report "$(vda_columns mr mrpc)" --gate task
