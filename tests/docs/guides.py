@@ -83,7 +83,7 @@ SHORT_PROGRAMS: dict[str, tuple[str, ...]] = {
     "python scripts/bench/ascent.py": ("--batches", "1", "--rows", "2"),
 }
 # And variables of the scripts, where they are not set.
-VARIABLES = {"SEEDS": "1", "EXAMPLES": "2", "TRAIN_EXAMPLES": "2", "METHODS": "standard rapt"}
+VARIABLES = {"SEEDS": "1", "EXAMPLES": "2", "TRAIN_EXAMPLES": "2"}
 PROGRAMS = ("mtrobust", "python", "pip", "tensorboard", "torchrun", "accelerate", "this_python")
 PLACES = (
     *("venv/bin/python", "venv/bin/mtrobust", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/python"),
