@@ -66,7 +66,7 @@ def recorded(document: str, shell: list[tuple[int, str]], folder: Path) -> list[
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_STAND_IN, encoding="utf-8")
         path.chmod(0o755)
-    for name in ("mkdir", "sed"):  # real, as are the files of definitions: redirections read and write them
+    for name in ("mkdir", "awk"):  # real, as are the files of definitions: redirections read and write them
         (programs / name).symlink_to(shutil.which(name) or f"/bin/{name}")
     (programs / "cp").symlink_to("/bin/true")
     (folder / "task_defs").symlink_to(ROOT / "task_defs")

@@ -87,11 +87,11 @@ def write_questions(folder: Path) -> None:
 def write_pairs(data: Path) -> None:
     """Rows of tasks whose raw files are not at hand."""
     labels = {
-        **dict.fromkeys(("rte", "qnli", "scitail"), ["entailment", "not_entailment"]),
+        **dict.fromkeys(("rte", "qnli"), ["entailment", "not_entailment"]),
         **dict.fromkeys(("mnli", "snli"), ["contradiction", "neutral", "entailment"]),
         "qqp": ["0", "1"],
+        "scitail": ["neutral", "entailment"],
     }
-    labels["scitail"] = ["neutral", "entailment"]
     for task, names in labels.items():
         for split in ("train", "dev", *(["matched_dev", "mismatched_dev"] if task == "mnli" else [])):
             rows = [{"id": f"{i}{name}", "text": f"Where is {i}?", "text_pair": f"It is {i} {k}", "label": name}
