@@ -1,10 +1,14 @@
 """Tiny random encoders with a tokenizer of the family's own kind, saved as `from_pretrained` reads them.
 
-Vocabularies are learned on a few fixed sentences, so that nothing is downloaded and every run has the same ids.
+Vocabularies are made of a few fixed sentences, so that nothing is downloaded and every run has the same ids.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +26,23 @@ _WORDPIECE_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _BPE_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def _wordpiece(specials: list[str] | None = None) -> dict[str, int]:
-    """Token to id, BERT's special tokens first."""
-    from tokenizers import BertWordPieceTokenizer
+def _words(lowercase: bool) -> Counter[str]:
+    """Words and single punctuation marks of TEXT with how often they occur."""
+    return Counter(word for text in TEXT for word in re.findall(r"\w+|[^\w\s]", text.lower() if lowercase else text))
 
-    trained = BertWordPieceTokenizer(lowercase=True)
-    specials = specials or _WORDPIECE_SPECIALS
-    trained.train_from_iterator(TEXT, vocab_size=300, min_frequency=1, special_tokens=specials, show_progress=False)
-    return trained.get_vocab()
+
+def _wordpiece(specials: list[str] | None = None) -> dict[str, int]:
+    """Token to id, BERT's special tokens first: characters, words and the two halves of each word.
+
+    Not learned: the trainer of `tokenizers` breaks ties by the order of a hash table, which is another in each process.
+    """
+    words = [unicodedata.normalize("NFD", word) for word in _words(lowercase=True)]
+    words = ["".join(letter for letter in word if not unicodedata.combining(letter)) for word in words]
+    pieces = {letter for word in words for letter in word} | {f"##{letter}" for word in words for letter in word[1:]}
+    for word in words:
+        middle = (len(word) + 1) // 2
+        pieces |= {word, word[:middle]} | ({f"##{word[middle:]}"} if len(word) > 1 else set())
+    return {token: index for index, token in enumerate([*(specials or _WORDPIECE_SPECIALS), *sorted(pieces)])}
 
 
 def _bpe(specials: list[str]) -> dict[str, Any]:
@@ -45,14 +58,21 @@ def _bpe(specials: list[str]) -> dict[str, Any]:
 
 
 def _unigram(specials: list[str], unknown: str) -> list[tuple[str, float]]:
-    """Pieces with their log-probabilities, special tokens first."""
-    import json
+    """Pieces with their log-probabilities, special tokens first: words by how often they occur, halves and characters.
 
-    from tokenizers import SentencePieceUnigramTokenizer
-
-    trained = SentencePieceUnigramTokenizer()
-    trained.train_from_iterator(TEXT, vocab_size=160, special_tokens=specials, unk_token=unknown, show_progress=False)
-    return [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
+    `unknown` is one of the special tokens. Not learned, for the reason given in `_wordpiece`.
+    """
+    assert unknown in specials
+    counts: Counter[str] = Counter({"▁": 1})
+    for word, number in _words(lowercase=False).items():
+        middle = (len(word) + 1) // 2
+        counts[f"▁{word}"] += 100 * number
+        for part in (f"▁{word[:middle]}", word[middle:], *word):
+            counts[part] += len(part)
+    del counts[""]
+    total = sum(counts.values())
+    pieces = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [*((token, 0.0) for token in specials), *((piece, math.log(number / total)) for piece, number in pieces)]
 
 
 def _tokenizer(family: str) -> Any:
