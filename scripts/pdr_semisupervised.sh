@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/pdr.sh"
 paper_begin pdr bert-base-uncased "$@"
-full() { pdr_entries | head -n 1; }
+full() { pdr_entries | sed -n 1p; }
 entries() { { echo "half --perturb standard"; pdr_divergences; } | sed 's/$/ --label_fraction 0.5/'; }
 for task in sst2 mnli; do
     pdr_cells "$task" full "$task"

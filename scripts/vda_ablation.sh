@@ -10,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
 entries() {
-    vda_entries | head -n 2
+    vda_plain
     echo "vda-no_noise --perturb vda --perturb.sigma 0 $VDA_LINES"
     echo "vda-ce --perturb vda --perturb.objective labels $VDA_LINES"
     echo "vda-argmax --perturb vda --perturb.take argmax $VDA_LINES"

@@ -9,8 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
-entries() { vda_entries | head -n 2; }
-augmented() { entries | sed 's/^\([a-z]*\)/\1+ada/'; }
+augmented() { vda_plain | sed 's/^\([a-z]*\)/\1+ada/'; }
 all=$data plain=$data folder=''
 if [ -n "$GRID_SMALL" ]; then plain=$GRID_OUT/ada/rows folder=ada/; fi
 
@@ -30,7 +29,7 @@ for task in mr mrpc; do
     chosen "$task" "${TASKS:-}" || continue
     small_rows "$task"
     data=$plain
-    vda_cells "$task" entries "$folder$task"
+    vda_cells "$task" vda_plain "$folder$task"
     first=$GRID_OUT/$folder$task/standard-${seeds%% *}
     [ -e "$first/all_results.json" ] || continue
     "$mtrobust" attack "$first" --task "$task" --split train --mlm "$mlm" --progress lines \

@@ -5,10 +5,14 @@
 
 VDA_LINES='--perturb.vda.mlm @MLM@'
 
-vda_entries() { # the paper's methods, each with and without VDA
+vda_plain() {
     echo "standard --perturb standard"
     echo "vda --perturb vda $VDA_LINES"
+}
+
+vda_entries() { # the paper's methods, each with and without VDA
     local method
+    vda_plain
     for method in freelb smart smix; do
         echo "$method --perturb $method"
         echo "$method+vda --perturb vda,$method $VDA_LINES"
