@@ -57,12 +57,11 @@ def _bpe(specials: list[str]) -> dict[str, Any]:
     return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
 
 
-def _unigram(specials: list[str], unknown: str) -> list[tuple[str, float]]:
+def _unigram(specials: list[str]) -> list[tuple[str, float]]:
     """Pieces with their log-probabilities, special tokens first: words by how often they occur, halves and characters.
 
-    `unknown` is one of the special tokens. Not learned, for the reason given in `_wordpiece`.
+    Not learned, for the reason given in `_wordpiece`.
     """
-    assert unknown in specials
     counts: Counter[str] = Counter({"▁": 1})
     for word, number in _words(lowercase=False).items():
         middle = (len(word) + 1) // 2
@@ -92,10 +91,10 @@ def _tokenizer(family: str) -> Any:
         "roberta": lambda: hf.RobertaTokenizer(**_bpe(_BPE_SPECIALS)),
         "deberta": lambda: hf.DebertaTokenizer(**_bpe(deberta)),
         "modernbert": _modernbert_tokenizer,
-        "xlm-roberta": lambda: hf.XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>"], "<unk>")),
-        "albert": lambda: hf.AlbertTokenizer(vocab=_unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"], "<unk>")),
-        "deberta-v2": lambda: hf.DebertaV2Tokenizer(vocab=_unigram(deberta, "[UNK]"), unk_id=3),
-        "t5": lambda: hf.T5Tokenizer(vocab=_unigram(["<pad>", "</s>", "<unk>"], "<unk>"), extra_ids=0),
+        "xlm-roberta": lambda: hf.XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>"])),
+        "albert": lambda: hf.AlbertTokenizer(vocab=_unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"])),
+        "deberta-v2": lambda: hf.DebertaV2Tokenizer(vocab=_unigram(deberta), unk_id=3),
+        "t5": lambda: hf.T5Tokenizer(vocab=_unigram(["<pad>", "</s>", "<unk>"]), extra_ids=0),
     }
     return makers[family]()
 
