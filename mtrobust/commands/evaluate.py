@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
     opened = open_run(args.run, args.use_cpu)
     from mtrobust.evaluation.eval_sets import SetEvaluator, chosen_sets
     from mtrobust.evaluation.evaluator import Evaluator
-    from mtrobust.evaluation.run_folder import update_results
+    from mtrobust.evaluation.run_folder import read_results, update_results
 
     config = opened.config
     same_data = args.data_dir is None or args.data_dir.resolve() == config.data_dir.resolve()
@@ -62,13 +62,16 @@ def run(argv: list[str]) -> int:
         name: task.model_copy(update={"eval_sets": redefined[name].eval_sets}) if name in redefined else task
         for name, task in opened.select(args.tasks).items()
     }
+    recorded = read_results(args.run)
+    for name, task in tasks.items():
+        task.type.restore(recorded.get(name, {}))  # a copy of a definition knows of no threshold
     pairs = chosen_sets(tasks, data_dir, args.eval_sets) if args.eval_sets else []
     evaluator = Evaluator.of_run(opened, tasks, args.data_dir, args.batch_size, args.bf16)
     split = args.split or ("" if args.eval_sets else "dev")
     sets = SetEvaluator(evaluator, pairs)
     sets.prepare()
+    found = sets.evaluate()  # first: with the run's threshold, not one that is tuned on another split now
     table = evaluator.evaluate(split=split) if split else {}
-    found = sets.evaluate()
     _print({task: {**table.get(task, {}), **found.get(task, {})} for task in tasks if task in table or task in found})
     out = args.out or (args.run if same_data else None)
     if out is None:

@@ -106,6 +106,7 @@ class SetEvaluator:
         decoded = definition.type.decode(blind, records, outputs)
         names = {label: other.map.get(label, label) for label in definition.labels}
         predictions = [target.type.carried(p, row, names) for p, row in zip(decoded, rows, strict=True)]
+        target.type.follow(definition.type)
         metrics = {}
         if any(bool(record["labelled"]) for record in records):
             metrics = {key: float(value) for key, value in scored(target.type, other, rows, predictions).items()}

@@ -291,6 +291,10 @@ class TaskType(ABC):
     def restore(self, scores: Mapping[str, Any]) -> None:  # noqa: B027 (most types tune nothing)
         """Takes over what an earlier `score` tuned (a threshold), from the figures that it gave."""
 
+    def follow(self, other: TaskType) -> None:  # noqa: B027 (most types tune nothing)
+        """From now on `score` keeps to what `other`, of the same class, has tuned on its own rows: an evaluation set is
+        scored without a look at its labels."""
+
     def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Further files for the run folder, by name, as JSON-able objects (SQuAD's official formats)."""
         return {}

@@ -80,12 +80,10 @@ def scored(kind: TaskType, other: EvalSet, rows: Rows, predictions: Sequence[Pre
     for i, row in enumerate(rows) if other.group_by else ():
         named = {**row, "label": predictions[i].record.get("label")}  # labels of rows are numbers by now
         groups.setdefault("/".join(str(named[column]) for column in other.group_by or ()), []).append(i)
-    scores: dict[str, float] = {}
+    scores = kind.score(list(map(dict, rows)), predictions)
     for value in sorted(groups):
         part = kind.score([dict(rows[i]) for i in groups[value]], [predictions[i] for i in groups[value]])
         scores |= {f"{value}/{metric}": figure for metric, figure in part.items()}
-    # All rows last: a score that tunes a threshold writes it into the predictions, and the files are of all rows.
-    scores = kind.score(list(map(dict, rows)), predictions) | scores
     return scores | (_worst(kind, other.worst_of, rows, predictions) if other.worst_of else {})
 
 

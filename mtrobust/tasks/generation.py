@@ -20,9 +20,9 @@ IGNORED = -100  # as in `heads`, which imports torch
 
 
 def checked_references(raw: dict[str, Any]) -> list[str] | None:
-    """The accepted texts of a row: `targets`, a list, or `answers`, a list or SQuAD's `{"text": [...]}`, each once and
-    in their order; None where neither is given. Raises `RowError`."""
-    name = "targets" if raw.get("targets") is not None else "answers"
+    """The accepted texts of a row: `targets` or `gold_answers`, lists, or `answers`, a list or SQuAD's
+    `{"text": [...]}`, each once and in their order; None where none is given. Raises `RowError`."""
+    name = next((name for name in ("targets", "gold_answers") if raw.get(name) is not None), "answers")
     value = raw.get(name)
     if isinstance(value, dict):
         value = value.get("text")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mtrobust.errors import UserError
 from mtrobust.tasks import span_tokens, squad_metrics
 from mtrobust.tasks import tokenised as tokens
+from mtrobust.tasks.answers import accepted_texts, check_gold, checked_answers
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.sequence import Rows, checked_text
@@ -23,32 +24,6 @@ if TYPE_CHECKING:
 MAX_QUESTION = 64  # tokens, as in BERT's SQuAD code; longer questions are cut
 NONE = "(no answer)"
 MIN_LEN = 16  # below this a window cannot hold a question and a useful piece of the passage
-
-
-def checked_answers(value: Any, context: str) -> dict[str, list[Any]] | None:
-    """Accepted answers as `{"text": [...], "answer_start": [...]}`, each found in the context; None if not given.
-
-    The official list form `[{"text", "answer_start"}, ...]` is taken too. Raises `RowError`.
-    """
-    if value is None:
-        return None
-    if isinstance(value, list) and all(isinstance(a, dict) for a in value):
-        value = {key: [answer.get(key) for answer in value] for key in ("text", "answer_start")}
-    if not isinstance(value, dict) or not all(isinstance(value.get(k), list) for k in ("text", "answer_start")):
-        raise RowError("answers", f'is {value!r:.60}; {{"text": [...], "answer_start": [...]}} is needed')
-    texts, starts = value["text"], value["answer_start"]
-    if len(texts) != len(starts):
-        raise RowError("answers", f"{len(texts)} texts and {len(starts)} answer_start; the same number is needed")
-    for text, start in zip(texts, starts, strict=True):
-        if not isinstance(text, str) or not text.strip():
-            raise RowError("answers.text", f"is {text!r:.60}; a text that is not empty is needed")
-        if not isinstance(start, int) or isinstance(start, bool):
-            raise RowError("answers.answer_start", f"is {start!r:.60}; a whole number is needed")
-        found = context[start : start + len(text)] if start >= 0 else ""
-        if found != text:
-            fault = f"at {start} the context has {found!r:.60}, not the answer {text!r:.60}"
-            raise RowError("answers.answer_start", fault)
-    return {"text": texts, "answer_start": starts}
 
 
 def _cut_questions(questions: list[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[str]:
@@ -176,13 +151,17 @@ class SpanType(TaskType):
         return faults
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Checks `question`, `context` and `answers` (absent or null: unlabelled), or the windows of token ids."""
+        """Checks `question`, `context`, `answers` (absent or null: unlabelled) and `gold_answers` (the texts to compare
+        with, by default those of `answers`), or the windows of token ids."""
         if tokens.is_tokenised(raw):
-            return raw | span_tokens.parsed_windows(raw)
+            row = raw | span_tokens.parsed_windows(raw)
+            check_gold(row, row["answers"])
+            return row
         context = checked_text(raw, "context")
         answers = checked_answers(raw.get("answers"), context)
         if answers is not None and not answers["text"] and not self.unanswerable:
             raise RowError("answers", "is empty; questions without an answer need task_type SpanClassificationYN")
+        check_gold(raw, answers)
         return raw | {"question": checked_text(raw, "question"), "context": context, "answers": answers}
 
     def check_tokenised(
@@ -251,11 +230,12 @@ class SpanType(TaskType):
 
     def score(self, rows: Rows, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The definition's metrics over the labelled rows; empty when there are none."""
-        kept = [i for i, row in enumerate(rows) if row.get("answers") is not None]
-        golds, texts = [rows[i]["answers"]["text"] for i in kept], [self.answer_text(predictions[i]) for i in kept]
+        found = [(gold, self.answer_text(one)) for one, gold in zip(predictions, map(accepted_texts, rows), strict=True)
+                 if gold is not None]  # fmt: skip
+        golds, texts = [gold for gold, _ in found], [text for _, text in found]
         scores: dict[str, float] = {}
         for name in self.task.metric_meta or self.metrics[:1]:
-            if kept:
+            if found:
                 scores |= METRICS[name](golds, texts)
         return scores
 
@@ -277,8 +257,8 @@ class SpanType(TaskType):
     def shown(self, row: Mapping[str, Any], prediction: Prediction) -> dict[str, Any]:
         """Question and context, the accepted answers, the predicted one."""
         shown = {name: row[name] for name in ("question", "context") if name in row}  # token ids have no texts
-        if row.get("answers") is not None:
-            shown["gold"] = " / ".join(dict.fromkeys(row["answers"]["text"])) or NONE
+        if (gold := accepted_texts(row)) is not None:
+            shown["gold"] = " / ".join(dict.fromkeys(gold)) or NONE
         return shown | {"prediction": prediction.record["prediction"] or NONE}
 
 
@@ -339,7 +319,7 @@ class SpanClassificationYN(SpanType):
 
     def __init__(self, task: TaskDef) -> None:
         super().__init__(task)
-        self.threshold = 0.0
+        self.threshold, self.tunes = 0.0, True
 
     def decode(self, rows: Rows, features: Rows, outputs: Sequence[dict[str, np.ndarray]]) -> list[Prediction]:
         """The best span and by how much "no answer" beats it; value: the decoded `Answer`."""
@@ -362,30 +342,40 @@ class SpanClassificationYN(SpanType):
         """The threshold that was tuned when these scores were made."""
         self.threshold = float(scores.get("best_f1_thresh") or 0.0)
 
+    def follow(self, other: TaskType) -> None:
+        """With that type's threshold, which `score` then leaves as it is."""
+        assert isinstance(other, SpanClassificationYN)
+        self.threshold, self.tunes = other.threshold, False
+
     def score(self, rows: Rows, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Tunes the threshold for the best F1 (the official script's `best_f1_thresh`) and scores with it.
 
-        The result holds it as `best_f1_thresh` beside `em`, `f1` and the parts for both kinds of questions.
+        The result holds it as `best_f1_thresh` beside `em`, `f1` and the parts for both kinds of questions. After
+        `follow` these are of the threshold taken over, and `best_f1` says what the rows' own best would give.
         """
-        kept = {str(i): i for i, row in enumerate(rows) if row.get("answers") is not None}
-        if not kept:
+        golds = {str(i): gold for i, row in enumerate(rows) if (gold := accepted_texts(row)) is not None}
+        if not golds:
             return {}
-        self.threshold = self._tuned({key: rows[i]["answers"]["text"] for key, i in kept.items()}, kept, predictions)
-        for prediction in predictions:
-            prediction.record["prediction"] = self.answer_text(prediction)
-        return super().score(rows, predictions) | {"best_f1_thresh": self.threshold}
+        best, threshold = self._tuned(golds, predictions)
+        found = {"best_f1_thresh": threshold} | ({} if self.tunes else {"best_f1": best})
+        if self.tunes:
+            self.threshold = threshold
+            for prediction in predictions:
+                prediction.record["prediction"] = self.answer_text(prediction)
+        return super().score(rows, predictions) | found
 
     @staticmethod
-    def _tuned(golds: dict[str, list[str]], kept: dict[str, int], predictions: Sequence[Prediction]) -> float:
-        answers = {key: predictions[i].value for key, i in kept.items()}
+    def _tuned(golds: dict[str, list[str]], predictions: Sequence[Prediction]) -> tuple[float, float]:
+        """(best F1 in percent, its threshold). golds: accepted texts by the number of the row."""
+        answers = {key: predictions[int(key)].value for key in golds}
         odds = {key: answer.null_score_diff for key, answer in answers.items()}
         return squad_metrics.best_threshold(
-            scores={key: squad_metrics.v2_question(answers[key].best, golds[key])[1] for key in kept},
-            answered={key: bool(answers[key].best) for key in kept},
+            scores={key: squad_metrics.v2_question(answers[key].best, gold)[1] for key, gold in golds.items()},
+            answered={key: bool(answers[key].best) for key in golds},
             no_answer=odds,
-            has_answer={key: bool(golds[key]) for key in kept},
+            has_answer={key: bool(gold) for key, gold in golds.items()},
             start=min(odds.values()) - 1.0,  # differences of logits may be negative: below all of them, all abstain
-        )[1]
+        )
 
     def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
         """Those of v1.1, and `null_odds.json`: by how much "no answer" beats the best answer."""

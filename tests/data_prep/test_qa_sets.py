@@ -9,6 +9,9 @@ import json
 import pytest
 
 from mtrobust.errors import UserError
+from mtrobust.tasks.base import Prediction
+from mtrobust.tasks.squad_metrics import normalize_answer
+from mtrobust.tasks.taskdef import TaskDef
 from tests.data_prep.helpers import prep, rows, write
 
 CONTEXT = "Zo\u00eb lives in Oslo.\u2028Her cat, the Great Tom, is 7."
@@ -187,3 +190,18 @@ def test_mrqa_spans_are_those_of_squad_itself(real_data, tmp_path):
     spans = [set(zip(r["answers"]["answer_start"], r["answers"]["text"], strict=True)) == known for r, known in shared]
     texts = [set(r["gold_answers"]) == {text for _, text in known} for r, known in shared]
     assert sum(spans) > 0.9 * len(shared) and sum(texts) > 0.99 * len(shared)
+
+
+def test_mrqa_is_scored_by_the_answers_of_its_file(real_data, tmp_path):
+    """Each answer of the file, taken as the prediction, is right, also where the passage has it in other words."""
+    prep("mrqa", "--raw", real_data / "MRQA", "--out", tmp_path)
+    got = rows(tmp_path / "mrqa_squad/dev.jsonl")
+    plain = lambda texts: {normalize_answer(text) for text in texts}  # noqa: E731
+    apart = [r for r in got if not plain(r["gold_answers"]) <= plain(r["answers"]["text"])]
+    assert len(apart) > 20
+    kind = TaskDef(name="squad", task_type="SpanClassification", data_format="MRC").type
+    parsed = [kind.parse_row(dict(row)) for row in apart]
+    for k in range(max(len(row["gold_answers"]) for row in apart)):
+        texts = [row["gold_answers"][k % len(row["gold_answers"])] for row in apart]
+        found = [Prediction({"prediction": text}, text) for text in texts]
+        assert kind.score(parsed, found) == {"em": 100.0, "f1": 100.0}

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from mtrobust.cli import main
+from mtrobust.evaluation.run_folder import update_results
+from mtrobust.tasks import squad_metrics
 from mtrobust.tasks.taskdef import load_task_defs
-from tests.evaluation.runs import TASK_DEF, span_rows, text_rows
+from tests.evaluation.runs import TASK_DEF, copy_run, span_rows, text_rows
 
 SETS = {
     "mnli": {
@@ -25,6 +27,7 @@ SETS = {
     },
     "stsb": {"other": {"data": "sts/other", "split": "test"}},
     "squad": {"variants": {"worst_of": "question_group"}, "absent": {}},
+    "squad2": {"elsewhere": {"group_by": ["part"]}},
 }
 
 
@@ -47,7 +50,9 @@ def sets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spans = span_rows(12)
     for i, row in enumerate(spans):
         row["question_group"] = f"q{i // 3}"
-    files = {"hans/dev": hans, "sts/other/test": text_rows(9, [0.5, 2.0, 4.5], pair=True), "variants/dev": spans}
+    elsewhere = [row | {"part": "ab"[i % 2]} for i, row in enumerate(span_rows(12))]
+    files = {"elsewhere/dev": elsewhere, "hans/dev": hans, "variants/dev": spans}
+    files["sts/other/test"] = text_rows(9, [0.5, 2.0, 4.5], pair=True)
     for name, rows in files.items():
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +96,28 @@ def test_groups_map_and_variants_equal_a_recount(run_dir: Path, task_def: Path, 
         exact[gold["question_group"]].append(strip(line["prediction"]) in map(strip, gold["answers"]["text"]))
     assert results["squad"]["variants/worst/em"] == pytest.approx(100 * sum(map(all, exact.values())) / len(exact))
     assert results["squad"]["variants/worst/f1"] <= results["squad"]["variants/f1"]
+
+
+@pytest.mark.parametrize("threshold", [-1000.0, 0.5, 1000.0])
+def test_a_set_is_scored_with_the_threshold_of_the_task(
+    run_dir: Path, task_def: Path, sets_dir: Path, tmp_path: Path, threshold: float
+):
+    copy = copy_run(run_dir, tmp_path / "run")
+    update_results(copy, {"squad2": {"best_f1_thresh": threshold}})
+    flags = ["--task_def", task_def, "--data_dir", sets_dir, "--out", tmp_path / "out"]
+    assert evaluate(copy, "--eval_sets", "elsewhere", *flags) == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())["squad2"]
+    golds = {row["id"]: row for row in records(sets_dir / "elsewhere" / "dev.jsonl")}
+    lines = records(tmp_path / "out" / "predictions" / "squad2.elsewhere.jsonl")
+    for line in lines:
+        assert line["prediction"] == ("" if line["null_score_diff"] > threshold else line["best_answer"])
+    every = [squad_metrics.v2_question(line["prediction"], golds[line["id"]]["answers"]["text"])[1] for line in lines]
+    assert figures["elsewhere/f1"] == pytest.approx(100 * sum(every) / len(every))
+    part = [value for value, line in zip(every, lines, strict=True) if golds[line["id"]]["part"] == "a"]
+    assert figures["elsewhere/a/f1"] == pytest.approx(100 * sum(part) / len(part))
+    assert figures["elsewhere/best_f1"] >= figures["elsewhere/f1"]
+    if threshold == -1000.0:
+        assert figures["elsewhere/f1"] == 0.0 and len(lines) == 12, "every question has an answer"
 
 
 def test_auc_reads_the_probability_of_all_labels_that_stand_for_the_second(task_def: Path):

@@ -63,6 +63,7 @@ ROWS = [
     ({"text": "a", "targets": ["b", "c", "b"]}, ("a", "b", ["b", "c"])),
     ({"text": "a", "target": "c", "targets": ["b", "c"]}, ("a", "c", ["b", "c"])),
     ({"text": "a", "answers": ["b"]}, ("a", "b", ["b"])),
+    ({"text": "a", "gold_answers": ["b"], "answers": {"text": ["the b"]}}, ("a", "b", ["b"])),
     (
         {"question": " who? ", "context": "A cat.", "answers": {"text": ["cat", "A cat"], "answer_start": [2, 0]}},
         ("question: who? context: A cat.", "cat", ["cat", "A cat"]),

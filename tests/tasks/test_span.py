@@ -79,6 +79,10 @@ def test_definition_faults(task: TaskDef, fault: str) -> None:
         ({"answers": {"text": ["The"], "answer_start": [True]}}, "answers.answer_start", "whole number"),
         ({"answers": {"text": ["The"], "answer_start": [-112]}}, "answers.answer_start", "not the answer"),
         ({"answers": {"text": ["bridge"], "answer_start": [9]}}, "answers.answer_start", "the context has 'ridge '"),
+        ({"gold_answers": "1886"}, "gold_answers", "a list of texts"),
+        ({"gold_answers": []}, "gold_answers", "a list of texts"),
+        ({"gold_answers": ["1886", " "]}, "gold_answers", "a list of texts"),
+        ({"gold_answers": ["1886"], "answers": None}, "gold_answers", "without `answers`"),
     ],
 )
 def test_row_faults(change: dict[str, Any], field: str, message: str) -> None:
@@ -259,6 +263,31 @@ def test_v2_without_labels_keeps_its_threshold(tokenizer: PreTrainedTokenizerBas
     assert [kind.answer_text(made[i]) for i in (2, 3, 4)] == ["river", "", ""]
     kind.restore({})
     assert kind.threshold == 0.0
+
+
+def test_v2_keeps_to_a_threshold_of_another_set(tokenizer: PreTrainedTokenizerBase) -> None:
+    own, _, _ = yn_set(tokenizer)
+    own.threshold = 7.0  # abstains from "Zürich" and from two of the others
+    kind, rows, made = yn_set(tokenizer)
+    tuned = yn_set(tokenizer)[0].score(rows, made)
+    kind.follow(own)
+    scores = kind.score(rows, made)
+    assert kind.threshold == 7.0 and (scores["has_ans_f1"], scores["no_ans_acc"]) == pytest.approx((75, 50))
+    assert scores["f1"] == pytest.approx(62.5) and scores["best_f1"] == tuned["f1"] == pytest.approx(87.5)
+    assert scores["best_f1_thresh"] == tuned["best_f1_thresh"] == pytest.approx(-4)
+
+
+@pytest.mark.parametrize("name", ["SpanClassification", "SpanClassificationYN"])
+def test_texts_to_compare_with_may_differ_from_the_spans(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    kind = definition(name).type
+    rows = [kind.parse_row(row("1886", gold_answers=gold)) for gold in (["the 1886", "year 1886"], ["1887"], None)]
+    features = kind.featurize(rows, tokenizer, 128, training=False)
+    begin = features[0]["start_positions"]
+    made = kind.decode(rows, features, [sure(f, begin, f["end_positions"], 5.0, -5.0) for f in features])
+    assert [p.record["prediction"] for p in made] == ["1886"] * 3
+    found = [kind.score([one], [prediction]) for one, prediction in zip(rows, made, strict=True)]
+    assert [scores["em"] for scores in found] == [100, 0, 100]
+    assert kind.shown(rows[0], made[0])["gold"] == "the 1886 / year 1886"
 
 
 def test_a_threshold_may_abstain_everywhere(tokenizer: PreTrainedTokenizerBase) -> None:

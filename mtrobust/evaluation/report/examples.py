@@ -23,6 +23,7 @@ from mtrobust.evaluation.report.stats import Array, Score
 from mtrobust.evaluation.run_folder import load_tasks
 from mtrobust.registry import Registry
 from mtrobust.tasks import squad_metrics
+from mtrobust.tasks.answers import accepted_texts
 from mtrobust.tasks.taskdef import TaskDef
 
 TOLERANCE = 1e-3  # points between a recorded figure and the one of the examples
@@ -239,15 +240,15 @@ def _predicted(
 
 def _answers(run: RunData, column: str, data_dir: Path | None) -> dict[str, list[str]]:
     """Accepted answers by id from the rows behind a column."""
-    answers = {row["id"]: row.get("answers") for row in _rows(run, column, data_dir)}
-    return {key: found["text"] for key, found in answers.items() if isinstance(found, dict) and "text" in found}
+    answers = {row["id"]: row["accepted"] for row in _rows(run, column, data_dir)}
+    return {key: found for key, found in answers.items() if found is not None}
 
 
 _READ: dict[tuple[Path, str], list[dict[str, Any]]] = {}  # seeds and methods share their rows
 
 
 def _rows(run: RunData, column: str, data_dir: Path | None) -> list[dict[str, Any]]:
-    """The rows behind a column: id, label name or number, answers; none where they cannot be found or read."""
+    """The rows behind a column: id, label name or number, accepted texts; none where they cannot be found or read."""
     name, *middle, _ = column.split("/")
     root = data_dir or Path(str(run.config.get("data_dir", "")))
     try:
@@ -259,7 +260,7 @@ def _rows(run: RunData, column: str, data_dir: Path | None) -> list[dict[str, An
         if key not in _READ:
             names = task.labels or []
             _READ[key] = [
-                {"id": row["id"], "answers": row.get("answers"), "label": _label(row.get("label"), names)}
+                {"id": row["id"], "accepted": accepted_texts(row), "label": _label(row.get("label"), names)}
                 for row in read_rows(task, path)
             ]
         return _READ[key]
