@@ -93,8 +93,12 @@ def survey(origin: derived.Origin, field: str) -> tuple[int, str]:
     if faults or not rows:
         more = [f"{origin.file}: {len(faults)} faults in all"] if len(faults) > 10 else []
         raise UserError([*faults[:10], *more] or f"{origin.file}: no rows")
-    with open(origin.file, "rb") as file:
-        return rows, hashlib.file_digest(file, "sha256").hexdigest()
+    return rows, _digest(origin.file)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Kept:
@@ -152,7 +156,7 @@ def settings_of(args: argparse.Namespace, digest: str) -> dict[str, Any]:
     names = ("samples", "mask", "top_k", "field", "tries", "max_len", "batch_size", "seed")
     folder = Path(args.mlm)
     model = str(folder.resolve()) if folder.is_dir() else args.mlm
-    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*")) if path.is_file()}
+    weights = {path.name: _digest(path) for path in sorted(folder.glob("*")) if path.is_file()}
     return {"rows": digest, "model": model, "files": weights} | {name: getattr(args, name) for name in names}
 
 

@@ -117,8 +117,9 @@ def _checked(
     settings = {
         "attack": kind.name, "task": target.task.name, "split": args.split, "field": field,
         "model": str(args.run or args.model), "model_digest": target.digest(), "data": str(path),
-        "data_digest": digest_of([path]), "choice": "first" if args.first else f"seed {args.seed}",
+        "data_digest": digest_of(path), "choice": "first" if args.first else f"seed {args.seed}",
         **options.model_dump(mode="json"),
+        **{f"{name}_digest": digest_of(source.expanduser()) for name, source in options.sources().items()},
     }  # fmt: skip
     return options, target, field, settings, chosen(rows, args.examples, None if args.first else args.seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,21 @@ def test_it_goes_on_where_it_stopped_and_takes_more_rows(tmp_path: Path, mtrobus
     assert fewer.code == 2 and "an attack with other settings (choice: seed 1 there, first now)" in fewer.err
     assert mtrobust(*flags("mood", "--examples", 5, "--first", "--overwrite", out="few")).code == 0
     assert [line["id"] for line in attacked(tmp_path / "few", "mood")[1]] == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("changed", ["lm/model.safetensors", "lm/tokenizer.json", "vectors.txt"])
+def test_other_contents_of_what_it_reads_are_other_settings(
+    trained: Path, tmp_path: Path, mtrobust: Callable, flags: Callable, changed: str
+):
+    shutil.copytree(trained / "lm", tmp_path / "lm")
+    (tmp_path / "vectors.txt").write_text("cat 1 0\nred 0 1\n", encoding="utf-8")
+    words = flags("mood", "--mlm", tmp_path / "lm", "--vectors", tmp_path / "vectors.txt", "--examples", 3)
+    assert mtrobust(*words).code == 0
+    with (tmp_path / changed).open("ab") as file:
+        file.write(b"\n")
+    ended = mtrobust(*words)
+    what = "vectors" if changed == "vectors.txt" else "mlm"
+    assert ended.code == 2 and f"other settings ({what}_digest: " in ended.err, ended.err
 
 
 def command(words: list[object]) -> list[str]:

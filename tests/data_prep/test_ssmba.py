@@ -203,6 +203,12 @@ def test_an_interrupted_run_goes_on_to_the_same_result(data, mlm, monkeypatch, c
     monkeypatch.setattr(ssmba.Kept, "add", add)
     with pytest.raises(UserError, match=r"other settings: samples \(2, now 3\)"):
         run(data, mlm(), "--samples", 3)
+    config = mlm() / "config.json"
+    before = config.read_bytes()
+    config.write_bytes(before.replace(b" ", b"\t", 1))  # as many bytes as before
+    with pytest.raises(UserError, match=r"other settings: files"):
+        run(data, mlm(), "--samples", 2)
+    config.write_bytes(before)
     capsys.readouterr()
     run(data, mlm(), "--samples", 2)
     assert "goes on after 32 of 40 rows" in capsys.readouterr().out

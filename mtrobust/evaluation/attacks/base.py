@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.config import StrictModel
@@ -25,6 +26,10 @@ class AttackOptions(StrictModel):
         """Faults that need the file system to be seen, as `--flag: value: message`. given: values as they were typed,
         so that these faults are found beside the others."""
         return []
+
+    def sources(self) -> dict[str, Path]:
+        """Files and model folders whose contents decide what is found, by option; not what comes from a hub."""
+        return {}
 
     def notes(self) -> list[str]:
         """What a reader of the figures must know of these options."""

@@ -62,6 +62,11 @@ class Options(AttackOptions):
             found.append(f"--vectors: {given['vectors']}: no such file")
         return found
 
+    def sources(self) -> dict[str, Path]:
+        """The masked language model where it is a folder, and the filters' files."""
+        given = {"mlm": Path(self.mlm), "vectors": self.vectors, "similarity_model": self.similarity_model}
+        return {name: path for name, path in given.items() if path is not None and path.expanduser().exists()}
+
     def notes(self) -> list[str]:
         """Which filters were not in use."""
         if self.vectors is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtrobust.evaluation.attacks.victim import Victim
 
 FIELDS = ("text", "text_pair")
-_WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "spiece.model")
+_WEIGHTS = ("*.safetensors", "*.bin", "config.json", "tokenizer.json", "vocab.txt", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Target:
 
     def digest(self) -> str:
         """16 hex digits over the model's files."""
-        folder = self.folder / MODEL if self.is_run else self.folder
-        return digest_of(sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)}))
+        return digest_of(self.folder / MODEL if self.is_run else self.folder)
 
 
-def digest_of(files: Sequence[Path]) -> str:
-    """16 hex digits over the contents of files."""
+def digest_of(source: Path) -> str:
+    """16 hex digits over the contents of a file, or of a model folder's weights, configuration and vocabulary."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in files:
+    files = {path for pattern in _WEIGHTS for path in source.glob(pattern)} if source.is_dir() else {source}
+    for path in sorted(files):
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
