@@ -11,6 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/rapt.sh"
 paper_begin rapt bert-base-uncased "$@"
+[ -n "${SEEDS:-}" ] || seeds=$(small "1 2 3" "1 2 3 4 5")
 entries() {
     rapt_entries
     for eta in ${ETAS-$(small "" "0.01 1.5 2.3 2.5")}; do

@@ -9,6 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
+vda_split=dev
 entries() {
     vda_plain
     echo "vda-no_noise --perturb vda --perturb.sigma 0 $VDA_LINES"

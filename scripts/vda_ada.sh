@@ -9,8 +9,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
+vda_split=dev
 augmented() { vda_plain | sed 's/^\([a-z]*\)/\1+ada/'; }
-all=$data plain=$data folder=''
+all=$data plain=$data folder='' augmented=$GRID_OUT/augmented${TRAIN_EXAMPLES:+-$TRAIN_EXAMPLES}
 if [ -n "$GRID_SMALL" ]; then plain=$GRID_OUT/ada/rows folder=ada/; fi
 
 # With --small the runs have rows of their own, so that they see all texts that are added and not a share of them.
@@ -33,14 +34,14 @@ for task in mr mrpc; do
     first=$GRID_OUT/$folder$task/standard-${seeds%% *}
     [ -e "$first/all_results.json" ] || continue
     "$mtrobust" attack "$first" --task "$task" --split train --mlm "$mlm" --progress lines \
-        --examples "${TRAIN_EXAMPLES:-$(small 200 2000)}" >&2
+        --examples "${TRAIN_EXAMPLES:-$(small 200 2000)}" ${VECTORS:+--vectors "$VECTORS"} >&2
     if ! grep -q '"success": true' "$first/attack/$task.train.jsonl"; then
         echo "vda_ada.sh: no adversarial texts for $task, so no runs on them" >&2
         continue
     fi
-    [ -e "$GRID_OUT/augmented/$task/train.jsonl" ] || "$mtrobust" prep augment --rows "$plain/$task" \
-        --adversarial "$first/attack/$task.train.jsonl" --out "$GRID_OUT/augmented" >&2
-    data=$GRID_OUT/augmented
+    [ -e "$augmented/$task/train.jsonl" ] || "$mtrobust" prep augment --rows "$plain/$task" \
+        --adversarial "$first/attack/$task.train.jsonl" --out "$augmented" >&2
+    data=$augmented
     # The rows of vda_task are there already: augmenting copies all splits.
     vda_cells "$task" augmented "$folder$task" $(small "--max_train_samples 4000" "")
 done

@@ -10,6 +10,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/paper.sh"
 source "$PAPER_LIB/vda.sh"
 paper_begin vda bert-base-uncased "$@"
+vda_split=dev
 entries() {
     echo "standard --perturb standard"
     for sigma in ${SIGMAS:-0.0316 0.0632 0.1 0.2}; do

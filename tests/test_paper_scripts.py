@@ -42,7 +42,7 @@ RUNS: dict[str, tuple[dict[str, str], list[str]]] = {
     "vda_ablation.sh": ({"METHODS": "standard vda-argmax", "TASKS": "agnews"}, ["vda-argmax", "Table 4"]),
     "vda_ada.sh": (
         {"METHODS": "standard standard+ada", "TASKS": "mr", "TRAIN_EXAMPLES": "4"},
-        ["Table 5", "mr/attack"],
+        ["Table 5", "mr/attack/dev"],
     ),
     "vda_sweep.sh": ({"TASKS": "mr", "SIGMAS": "0.1 0.2", "SAMPLES": "2"}, ["vda.samples"]),
     "vda_epochs.sh": ({"TASKS": "mrpc", "EPOCHS": "1 2"}, ["mrpc/attack/dev/attack_accuracy"]),
@@ -142,6 +142,31 @@ def test_every_cell_of_a_script_is_a_sound_configuration(script: str, mode: list
     assert trained and [(line, found) for line in trained if (found := parse_train(line).faults)] == []
     assert len({line[line.index("--output_dir") + 1] for line in trained}) == len(trained)
     assert lines[-1][0] == "report"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["vda_pairs.sh", "vda_ada.sh"])
+def test_an_attack_that_is_done_is_asked_for_again(script: str, tmp_path: Path, installed):
+    """It knows itself whether these are other settings or more texts; a script would let old figures pass."""
+    raw, calls = write_raw(tmp_path / "raw"), tmp_path / "calls"
+    stub = Path(installed["MTROBUST_VENV"]) / "bin/mtrobust"
+    stub.write_text(STUB, encoding="utf-8")
+    variables = {"MTROBUST_DATA": str(raw), "OUT": str(tmp_path / "out"), "SEEDS": "1", "MLM": "mlm", "MODEL": "bert",
+                 "CALLS": str(calls), "TASKS": "mrpc", "METHODS": "standard standard+ada"}  # fmt: skip
+    command = ["bash", str(ROOT / "scripts" / script)]
+    subprocess.run(command, env={**installed, **variables}, capture_output=True, check=True)
+    for run in (run for run in (tmp_path / "out").rglob("*-1") if run.is_dir()):
+        (run / "attack").mkdir(exist_ok=True)
+        (run / "attack/mrpc.dev.json").write_text('{"complete": true}', encoding="utf-8")
+    calls.unlink()
+    more = {"EXAMPLES": "7", "VECTORS": "my vectors"}
+    subprocess.run(command, env={**installed, **variables, **more}, capture_output=True, check=True)
+    lines = [shlex.split(line) for line in calls.read_text("utf-8").split("\n") if line]
+    asked = [line for line in lines if line[0] == "attack"]
+    assert len(asked) == (3 if script == "vda_ada.sh" else 1), lines  # of them one on the training rows
+    for line in asked:
+        assert line[line.index("--vectors") + 1] == "my vectors"
+        assert line[line.index("--examples") + 1] == ("2000" if "train" in line else "7")
 
 
 def test_rows_that_cannot_be_made_fail_the_script(tmp_path: Path, installed: dict[str, str]):

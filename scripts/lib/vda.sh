@@ -3,6 +3,7 @@
 #   EXAMPLES   texts to attack (the paper's 1000, 300 for Yelp and IMDB; with --small 100)
 #   VECTORS    file of counter-fitted vectors, for the attack's filter (none)
 
+vda_split=test # whose texts are attacked where there are labelled ones; the paper's further tables take dev
 VDA_LINES='--perturb.vda.mlm @MLM@'
 
 vda_plain() {
@@ -20,7 +21,7 @@ vda_entries() { # the paper's methods, each with and without VDA
 }
 
 vda_task() { # task: makes its rows, sets split and examples; fails where there are no raw files
-    split=test examples=${EXAMPLES:-$(small 100 1000)}
+    split=$vda_split examples=${EXAMPLES:-$(small 100 1000)}
     case "$1" in
         mr) mr_rows ;;
         agnews) prepared agnews/train.jsonl "$raw/AG-News" textcls --dataset agnews --raw "$raw/AG-News" ;;
@@ -36,17 +37,17 @@ vda_task() { # task: makes its rows, sets split and examples; fails where there 
 }
 
 vda_cells() { # task, function that prints the entries, folder, further flags: the runs, and an attack on each
-    local task=$1 entries=$2 folder=$3 sizes filter=()
+    local task=$1 entries=$2 folder=$3 rows='' sizes
     shift 3
     chosen "$task" "${TASKS:-}" || return 0
     vda_task "$task" || return 0
     paper_mlm
+    case "$task" in yelp) rows=25000 ;; qnli) rows=100000 ;; esac # as in the paper's Table 1
     read -ra sizes <<<"$(small "--max_train_samples 2000 --num_train_epochs 2 --learning_rate 1e-4 --max_eval_samples 2000" \
-        "--num_train_epochs 5 --learning_rate 1e-5")"
+        "--num_train_epochs 5 --learning_rate 1e-5${rows:+ --max_train_samples $rows}")"
     paper_cells "$folder" --task_def glue,textcls --train_tasks "$task" --eval_sets skip --model_name_or_path "$model" \
         --per_device_train_batch_size "$(small 16 32)" --warmup_ratio 0.05 "${sizes[@]}" "$@" < <("$entries")
-    [ -z "${VECTORS:-}" ] || filter=(--vectors "$VECTORS")
-    paper_attacks "$folder" "$task" "$split" "$examples" ${filter[@]+"${filter[@]}"} < <("$entries")
+    paper_attacks "$folder" "$task" "$split" "$examples" ${VECTORS:+--vectors "$VECTORS"} < <("$entries")
 }
 
 VDA_FIGURES='original_accuracy,attack_accuracy,query_number,perturbed_percentage'
@@ -54,7 +55,7 @@ VDA_FIGURES='original_accuracy,attack_accuracy,query_number,perturbed_percentage
 vda_columns() { # tasks: columns of the report
     local task figure split
     for task in "$@"; do
-        case "$task" in mrpc | qnli) split=dev ;; *) split=test ;; esac
+        case "$task" in mrpc | qnli) split=dev ;; *) split=$vda_split ;; esac
         for figure in ${VDA_FIGURES//,/ }; do printf '%s/attack/%s/%s,' "$task" "$split" "$figure"; done
     done | sed 's/,$//'
 }
