@@ -6,13 +6,13 @@ import argparse
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import folder_faults
 
 Row = dict[str, Any]
 
@@ -134,13 +134,11 @@ def existing_folder(path: Path, flag: str) -> Path:
 
 
 def writable_folder(path: Path, flag: str = "--out") -> Path:
-    """Makes the folder if need be. Raises `UserError` when that, or writing into it, is not possible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
-    except OSError as error:
-        raise UserError(f"{flag}: cannot write to {path} ({error.strerror})") from error
+    """The folder itself, made if need be. Raises `UserError` when that, or writing into it, is not possible."""
+    if faults := folder_faults(flag, path):
+        raise UserError(faults)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def write_atomically(path: Path, chunks: Iterable[str]) -> None:

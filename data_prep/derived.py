@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import folder_faults
 
 from .common import Record, Reject, Row, RowFault, accept
 from .readers import read_jsonl
@@ -95,6 +96,7 @@ def origin(args: argparse.Namespace) -> tuple[Origin | None, list[str]]:
     made = Origin(found[0], args.split, args.out, task)
     if made.target.exists() and made.target.samefile(args.rows):
         faults.append(f"--out: {made.target} holds the rows themselves; name another folder or --task")
+    faults += folder_faults("--out", made.target)
     return (None, faults) if faults else (made, [])
 
 

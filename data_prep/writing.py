@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtrobust.errors import RunError, UserError
+from mtrobust.files import folder_faults
 
 from .common import Items, Reject, Row
 from .progress import Progress
@@ -65,7 +66,8 @@ class TaskWriter:
     """Writes `<out>/<task>/<split>.jsonl`, and `<split>.rejects.jsonl` where rows were rejected.
 
     Used as a context: `add` puts rows into files with temporary names, `finish` renames all of them. Left without
-    `finish`, by a fault or an interruption, nothing has changed. Raises `RunError` when the disk refuses.
+    `finish`, by a fault or an interruption, nothing has changed. Raises `UserError` for a folder that cannot be, and
+    `RunError` when the disk refuses.
     """
 
     def __init__(self, out: Path, task: str, splits: Iterable[str], others: Iterable[str] = ()) -> None:
@@ -78,6 +80,8 @@ class TaskWriter:
         self.made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
 
     def __enter__(self) -> TaskWriter:
+        if faults := folder_faults("--out", self.folder):
+            raise UserError(faults)
         return self
 
     def add(self, split: str, item: Row | Reject) -> None:

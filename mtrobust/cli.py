@@ -2,8 +2,8 @@
 
 Exit codes: 0 done · 1 a failure during the run (one line) · 2 bad input, found before any work (one line per fault) ·
 130 stopped with Ctrl-C or by a termination signal · 141 the reader of the output went away. An exception that is
-neither of the kinds in `mtrobust.errors` nor a trouble of the machine (disk full, no permission) is a bug and keeps
-its traceback.
+neither of the kinds in `mtrobust.errors` nor a trouble of the machine (disk full, no permission, a folder gone or a
+file in its place) is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ _MACHINE = {
     errno.EIO,
     errno.EMFILE,
     errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from mtrobust.commands.parser import Parser
 from mtrobust.commands.runs import check_tasks
 from mtrobust.config_values import allowed, default_text, faults_of, wrong_kind
 from mtrobust.errors import UserError
+from mtrobust.files import folder_faults
 from mtrobust.registry import suggestion
 
 if TYPE_CHECKING:
@@ -116,11 +116,9 @@ def _checked(args: argparse.Namespace, kind: type[Analysis]) -> tuple[Analysis, 
     if len(sound) == len(args.runs):
         tasks, wrong = _tasks(args, kind)
         faults += wrong
-    if args.out.exists() and not args.out.is_dir():
-        faults.append(f"--out: {args.out}: is a file; name a folder")
+    faults += folder_faults("--out", args.out)
     if faults or analysis is None:
         raise UserError(faults)
-    _writable(args.out)
     return analysis, tasks
 
 
@@ -139,15 +137,6 @@ def _tasks(args: argparse.Namespace, kind: type[Analysis]) -> tuple[list[str], l
     if len(shared) > 1 and not kind.every_task:
         return [], [f"--task: needed: the runs have several ({', '.join(shared)})"]
     return shared, []
-
-
-def _writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"--out: {out}: cannot be written: {error.strerror or error}") from error
 
 
 def _open(args: argparse.Namespace) -> list[Subject]:

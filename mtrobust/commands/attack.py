@@ -24,6 +24,7 @@ from mtrobust.evaluation.attacks.target import (
     labelled_rows,
     run_target,
 )
+from mtrobust.files import folder_faults
 
 _DESCRIPTION = """Attacks the right predictions of a classifier by changing words, and counts those that survive.
 
@@ -149,8 +150,9 @@ def _together(args: argparse.Namespace) -> list[str]:
         faults.append("--first: without effect without --examples")
     if args.data_dir is not None and not args.data_dir.is_dir():
         faults.append(f"--data_dir: {args.data_dir}: no such folder")
-    if args.output_dir is not None and args.output_dir.exists() and not args.output_dir.is_dir():
-        faults.append(f"--output_dir: {args.output_dir}: is a file; name a folder")
+    written = args.output_dir or args.run
+    if written is not None and (args.output_dir or written.is_dir()):  # else the run is said to be missing
+        faults += folder_faults("--output_dir", written)
     return faults
 
 

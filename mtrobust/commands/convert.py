@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mtrobust.commands.parser import Parser, names
 from mtrobust.commands.runs import select_tasks
 from mtrobust.errors import UserError
+from mtrobust.files import folder_faults, output_faults
 
 if TYPE_CHECKING:
     from mtrobust.tasks.taskdef import TaskDef
@@ -56,9 +58,9 @@ def _convert_definitions(source: Path, target: Path) -> int:
     from mtrobust.evaluation.run_folder import atomic_file
     from mtrobust.tasks.converted import converted_definitions
 
+    if faults := output_faults("--out", target, source):
+        raise UserError(faults)
     text = converted_definitions(source)
-    if target.is_dir() or (target.exists() and target.samefile(source)):
-        raise UserError(f"--out: {target}: name another file, which {source} is written to")
     with atomic_file(target) as file:
         file.write(text)
     print(f"{target}: {text.count('  task_type: ')} tasks")
@@ -95,9 +97,7 @@ def _without_gaps(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _splits(
-    task_def: list[str], data_dir: Path, tasks: list[str] | None, out: Path
-) -> tuple[list[_Split], list[str]]:
+def _splits(task_def: list[str], data_dir: Path, tasks: list[str] | None, out: Path) -> tuple[list[_Split], list[str]]:
     """The files there are of the tasks' splits, and the faults: tasks without any, or of a type that is not here."""
     from mtrobust.tasks.taskdef import load_task_defs
 
@@ -111,7 +111,8 @@ def _splits(
         faults += [] if there or tasks is None else [f"{data_dir}: no file of task {name}"]
         faults += [f"{name}.{line}" for line in defined[name].faults()] if there and tasks is None else []
         found += there if defined[name].faults() == [] else []
-    faults += [f"--out: {item.target}: exists; name another folder" for item in found if item.target.exists()]
+    faults += folder_faults("--out", out)
+    faults += [f"--out: {item.target}: exists; name another folder" for item in found if os.path.exists(item.target)]
     if not found and not faults:
         faults.append(f"--data_dir: {data_dir}: no data of any of the tasks ({', '.join(chosen)}) in it")
     return found, faults

@@ -9,6 +9,7 @@ from pathlib import Path
 from mtrobust.commands.parser import positive
 from mtrobust.commands.runs import check_tasks, open_run, run_parser
 from mtrobust.errors import UserError
+from mtrobust.files import output_faults
 from mtrobust.perturb.layers import ALLOWED, LayerSpec
 
 _DESCRIPTION = """Hidden states of a finished run's encoder for a file of rows: one vector per text, or every token's.
@@ -31,6 +32,7 @@ def run(argv: list[str]) -> int:
     faults = [f"--input: {args.input}: no such file"] if not args.input.is_file() else []
     if args.output.suffix not in _SUFFIXES:
         faults.append(f"--output: {args.output}: must end in {' or '.join(_SUFFIXES)}")
+    faults += output_faults("--output", args.output, args.input)
     try:
         check_tasks(args.run, [args.task], "--task")
     except UserError as error:

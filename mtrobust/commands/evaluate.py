@@ -8,6 +8,7 @@ from pathlib import Path
 from mtrobust.commands.parser import names
 from mtrobust.commands.runs import add_pass_flags, check_tasks, open_run, run_parser
 from mtrobust.errors import UserError
+from mtrobust.files import folder_faults
 from mtrobust.tasks.taskdef import load_task_defs
 
 _DESCRIPTION = """Metrics, in percent, of a finished run on a labelled split of its tasks.
@@ -41,8 +42,9 @@ def run(argv: list[str]) -> int:
     add_pass_flags(parser)
     args = parser.parse(argv)
     check_tasks(args.run, args.tasks, "--tasks")
-    if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out: {args.out}: is a file; name a folder")
+    shown_alone = args.out is None and args.data_dir is not None  # unless the data are the run's
+    if faults := [] if shown_alone else folder_faults("--out", args.out or args.run):
+        raise UserError(faults)
     if args.data_dir is not None and not args.data_dir.is_dir():
         raise UserError(f"--data_dir: {args.data_dir}: no such folder")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mtrobust.files import refusal
+
 PACKAGE = "mtrobust"
 FEATURES = {  # extra -> what it is for; an extra that is not named here is shown by its name
     "plot": "plots of `mtrobust report` and `mtrobust analyze`",
@@ -86,18 +88,7 @@ def caches() -> dict[str, dict[str, Any]]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     places = {"models from the hub": Path(HF_HUB_CACHE), "temporary files": Path(tempfile.gettempdir())}
-    return {name: {"path": str(path), "ok": writable(path)} for name, path in places.items()}
-
-
-def writable(path: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself in the nearest one above it that is there."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    try:
-        with tempfile.TemporaryFile(dir=path):
-            return True
-    except OSError:
-        return False
+    return {name: {"path": str(path), "ok": refusal(path) is None} for name, path in places.items()}
 
 
 def devices() -> dict[str, Any]:

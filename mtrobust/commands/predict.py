@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtrobust.commands.runs import add_pass_flags, check_tasks, open_run, run_parser
 from mtrobust.errors import UserError
+from mtrobust.files import folder_faults, output_faults
 
 _DESCRIPTION = """Predictions of a finished run: one JSON line per row of --input, in its order; with --soft the rows
 themselves, to train a student on, with what the run predicts of them, or several runs on average; or, with
@@ -37,6 +38,8 @@ def run(argv: list[str]) -> int:
     for path in args.runs:
         check_tasks(path, [args.task] if args.task else None, "--task")
     if args.glue_submission is not None:
+        if faults := folder_faults("--glue_submission", args.glue_submission):
+            raise UserError(faults)
         from mtrobust.evaluation.predict import glue_submission
 
         opened = open_run(args.runs[0], args.use_cpu)
@@ -44,8 +47,9 @@ def run(argv: list[str]) -> int:
         for file, rows in written.items():
             print(f"{args.glue_submission / file}: {rows} rows")
         return 0
-    if not args.input.is_file():
-        raise UserError(f"--input: {args.input}: no such file")
+    faults = [] if args.input.is_file() else [f"--input: {args.input}: no such file"]
+    if faults := faults + output_faults("--output", args.output, args.input):
+        raise UserError(faults)
     return _soft(args) if args.soft else _plain(args)
 
 

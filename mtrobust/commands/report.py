@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mtrobust.commands.parser import Parser, names
 from mtrobust.errors import UserError
+from mtrobust.files import folder_faults
 from mtrobust.registry import suggestion
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def _read(args: argparse.Namespace) -> tuple[list[RunData], RunData | None, Any,
 def _check_out(out: Path) -> None:
     from mtrobust.evaluation.run_folder import CONFIG
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out: {out}: is a file; name a folder")
+    if faults := folder_faults("--out", out):
+        raise UserError(faults)
     if (out / CONFIG).is_file():
         raise UserError(f"--out: {out}: is a run folder; name another one")
 

@@ -19,8 +19,9 @@ from mtrobust.data.collator import Collator
 from mtrobust.data.rows import iter_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.evaluator import evaluating
-from mtrobust.evaluation.predict import CHUNK, check_output
+from mtrobust.evaluation.predict import CHUNK
 from mtrobust.evaluation.run_folder import Run, atomic_file, json_line
+from mtrobust.files import output_faults
 from mtrobust.perturb.layers import LayerSpec, Site
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def embed(
     those of evaluation: float32, no dropout, no perturbation. Raises `UserError` for bad rows and layers.
     """
     definition, source, target = run.task(task), Path(input), Path(output)
-    check_output(source, target)
+    if faults := output_faults("--output", target, source):
+        raise UserError(faults)
     if target.suffix not in SUFFIXES:
         raise UserError(f"--output: {target}: must end in {' or '.join(SUFFIXES)}")
     encoder = run.model.encoder

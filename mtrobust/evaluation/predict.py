@@ -16,6 +16,7 @@ from mtrobust.data.rows import find_split, iter_rows, read_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.evaluator import Progress, run_features, told
 from mtrobust.evaluation.run_folder import Run, atomic_file, json_line
+from mtrobust.files import folder_faults, output_faults
 
 if TYPE_CHECKING:
     from mtrobust.tasks.base import Prediction
@@ -43,7 +44,8 @@ def predict(
     only when it is whole. progress: called with rows done and rows in all.
     """
     definition, source, target = run.task(task), Path(input), Path(output)
-    check_output(source, target)
+    if faults := output_faults("--output", target, source):
+        raise UserError(faults)
     total = sum(1 for _ in iter_rows(definition, source))  # looks at every row, keeps none
     done, rows = 0, iter_rows(definition, source)
     with atomic_file(target) as file:
@@ -54,17 +56,6 @@ def predict(
             if progress and (done % CHUNK == 0 or done == total):
                 progress(done, total)
     return done
-
-
-def check_output(source: Path, target: Path) -> None:
-    """Raises `UserError` for an output that cannot be written or is the input."""
-    if target.is_dir():
-        raise UserError(f"--output: {target} is a folder; name a file")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"--output: {target} is the input; name another file")
-    above = next(folder for folder in target.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--output: {target}: cannot write into {above}")
 
 
 def predictions(
@@ -156,9 +147,7 @@ def glue_submission(
     if not wanted:
         known = ", ".join(dict.fromkeys(item.task for item in SUBMISSIONS))
         raise UserError(f"--glue_submission: the run has no GLUE task (its tasks: {', '.join(own)}; GLUE: {known})")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--glue_submission: {folder} is a file; name a folder")
-    faults, plan = [], []
+    faults, plan = folder_faults("--glue_submission", folder), []
     for item in wanted:
         task = own[item.task] if item.folder is None else own[item.task].model_copy(update={"data": item.folder})
         faults += _label_faults(item, task)

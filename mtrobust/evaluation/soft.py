@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from mtrobust.data.rows import read_rows
 from mtrobust.errors import UserError
-from mtrobust.evaluation.predict import CHUNK, check_output, predictions
+from mtrobust.evaluation.predict import CHUNK, predictions
 from mtrobust.evaluation.run_folder import Run, atomic_file, json_line, load_tasks
+from mtrobust.files import output_faults
 from mtrobust.tasks.base import TASK_TYPES
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def write_soft(
     appears, or replaces an older file, only when it is whole. Raises `UserError` for bad rows before a model is loaded.
     """
     definition = check_teachers(runs, task)
-    check_output(source, target)
+    if faults := output_faults("--output", target, source):
+        raise UserError(faults)
     rows = read_rows(definition, source)
     made: list[list[Prediction]] = [[] for _ in rows]
     started = time.monotonic()

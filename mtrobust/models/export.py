@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mtrobust import __version__
 from mtrobust.errors import RunError, UserError
-from mtrobust.files import usual_permissions
+from mtrobust.files import refusal, usual_permissions
 from mtrobust.models import adapters, usage
 from mtrobust.models.loading import no_progress_bars
 from mtrobust.registry import Registry, suggestion
@@ -174,14 +174,14 @@ def export(run: TrainedRun, task: str, out: str | os.PathLike[str], adapters_onl
 
 def check_target(out: Path) -> None:
     """Raises `UserError` unless `out` is free (not there yet, or an empty folder) where one may write."""
+    reason = refusal(out.parent)
+    if reason:
+        raise UserError(f"--out: {out}: cannot be written: {reason}")
     if out.is_dir():
         if any(out.iterdir()):
             raise UserError(f"--out: {out} is not empty; an export never overwrites: name a new folder")
     elif out.exists():
         raise UserError(f"--out: {out} is a file; name a new folder")
-    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--out: {out}: cannot write into {above}")
 
 
 def _name_classes(config: PreTrainedConfig, labels: list[str]) -> None:

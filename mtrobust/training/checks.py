@@ -13,6 +13,7 @@ from mtrobust.data.rows import find_split
 from mtrobust.errors import UserError
 from mtrobust.evaluation.eval_sets import chosen_sets
 from mtrobust.evaluation.run_folder import CONFIG, MODEL, TASK_DEF, load_config
+from mtrobust.files import folder_faults
 from mtrobust.registry import suggestion
 from mtrobust.tasks.eval_sets import task_of_set
 from mtrobust.tasks.metrics import METRICS
@@ -194,9 +195,9 @@ def _splits(config: TrainConfig, chosen: Chosen) -> list[str]:
 
 
 def _output(config: TrainConfig) -> list[str]:
-    """Faults of the run folder. Tries to write, since permissions alone do not say whether one can."""
+    """Faults of the run folder and of the folder for features."""
     run = config.output_dir
-    inside = [path.name for path in run.iterdir() if not path.name.startswith(".")] if run.is_dir() else []
+    inside = [path.name for path in run.iterdir() if not path.name.startswith(".")] if os.path.isdir(run) else []
     # Only the first process: it may have begun to write by the time that another one looks.
     if inside and os.environ.get("RANK", "0") == "0":
         if CONFIG not in inside:
@@ -205,16 +206,9 @@ def _output(config: TrainConfig) -> list[str]:
             return [
                 f"output_dir: {run}: holds a run; --resume goes on with it, --overwrite_output_dir deletes it first"
             ]
-    there = run
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    probe = there / f".write-test-{os.getpid()}"
-    try:
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        return [f"output_dir: {run}: cannot be written: {there}: {error.strerror or error}"]
-    return []
+    cache = config.cache_dir  # one that is there may hold all features already, and then only has to be read
+    kept = [] if cache is None or os.path.isdir(cache) else folder_faults("cache_dir", cache)
+    return folder_faults("output_dir", run) + kept
 
 
 def _same_run(config: TrainConfig, chosen: Chosen) -> None:

@@ -293,7 +293,7 @@ RUNS = [
     Case(
         "output is a file",
         f"{TRAIN} --output_dir defs.yml",
-        ["--output_dir: defs.yml: cannot be written", "Not a directory"],
+        ["--output_dir: defs.yml: is a file; name a folder"],
     ),
     Case(
         "output below a file",
@@ -308,6 +308,17 @@ RUNS = [
         {"run/config.yml": "", "run/model/x": "x"},
     ),
     Case("output unwritable", f"{TRAIN} --output_dir /proc/run", ["--output_dir: /proc/run: cannot be written: /proc"]),
+    Case(
+        "features unwritable", f"{TRAIN} --cache_dir defs.yml/c", ["--cache_dir: defs.yml/c: cannot be written: defs"]
+    ),
+    Case(
+        "convert: below a file", "convert defs.yml --out defs.yml/x", ["--out: defs.yml/x: cannot be written: defs.yml"]
+    ),
+    Case(
+        "convert: data below a file",
+        "convert --task_def defs.yml --data_dir data --out defs.yml/x",
+        ["--out: defs.yml/x: cannot be written: defs.yml"],
+    ),
     Case("evaluate: no run", "evaluate run", ["run: no such run folder"]),
     Case("evaluate: no run folder", "evaluate data", ["data: is no run folder"]),
     Case("evaluate: unfinished", "evaluate run", ["run: this run has not finished"], {"run/config.yml": ""}),
@@ -328,7 +339,16 @@ PREP = [
     Case("prep: squad", "prep squad --raw gone --out o", ["--raw: gone"]),
     Case("prep: set", "prep textcls --dataset agnew --out o", ["--dataset: invalid choice: 'agnew'", "agnews"]),
     Case("prep: seed", "prep sample --out o --seed x", ["--seed: invalid int value: 'x'"]),
-    Case("prep: output is a file", "prep sample --out defs.yml", ["--out: cannot write to defs.yml"]),
+    Case("prep: output is a file", "prep sample --out defs.yml", ["--out: defs.yml: is a file; name a folder"]),
+    Case(
+        "prep: output below a file", "prep sample --out defs.yml/o", ["--out: defs.yml/o: cannot be written: defs.yml"]
+    ),
+    Case(
+        "prep: task is a file",
+        "prep augment --rows data/mood --out o --adversarial defs.yml",
+        ["--out: o/mood: is a file; name a folder"],
+        {"o/mood": ""},
+    ),
     Case("prep: unknown flag", "prep sample --out o --sead 1", ["--sead: unknown flag", "'--seed'"]),
 ]
 CORPUS = [*PREP, *FLAGS, *METHODS, *RECIPES, *DEFINITIONS, *ROWS, *MORE_ROWS, *RUNS]

@@ -82,6 +82,7 @@ def test_under_a_launcher_only_the_first_process_prints_faults(mtrobust: Callabl
         (RunError("step 3: loss is nan"), 1, "error: step 3: loss is nan\n"),
         (KeyboardInterrupt(), 130, "error: stopped by Ctrl-C\n"),
         (OSError(errno.ENOSPC, "No space left on device", "run/x"), 1, "error: run/x: No space left on device\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "run/x"), 1, "error: run/x: No such file\n"),
     ],
 )
 def test_other_ends(error: BaseException, code: int, line: str, mtrobust: Callable, monkeypatch: pytest.MonkeyPatch):
@@ -90,7 +91,7 @@ def test_other_ends(error: BaseException, code: int, line: str, mtrobust: Callab
     assert (ended.code, ended.err) == (code, line)
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "gone", "x")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EBADF, "closed", "x")])
 def test_bugs_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch):
     raising(monkeypatch, error)
     with pytest.raises(type(error)):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mtrobust.commands import machine
+from mtrobust.files import refusal
 
 
 def test_the_report_as_json(mtrobust):
@@ -52,7 +53,7 @@ def test_what_does_not_work_is_told(mtrobust, monkeypatch, tmp_path):
 
     (tmp_path / "file").touch()
     monkeypatch.setattr(machine, "devices", broken)
-    monkeypatch.setattr(machine, "caches", lambda: {"models": {"path": "m", "ok": machine.writable(tmp_path / "file")}})
+    monkeypatch.setattr(machine, "caches", lambda: {"models": {"path": "m", "ok": refusal(tmp_path / "file") is None}})
     ended = mtrobust("doctor", "--json", "--seconds", 0)
     assert ended.code == 1 and json.loads(ended.out)["problems"] == [
         "PyTorch or Transformers does not work: ImportError: libsomething.so",
@@ -61,7 +62,7 @@ def test_what_does_not_work_is_told(mtrobust, monkeypatch, tmp_path):
 
 
 def test_folders_that_are_not_there_yet(tmp_path):
-    assert machine.writable(tmp_path / "a" / "b") and not (tmp_path / "a").exists()
+    assert refusal(tmp_path / "a" / "b") is None and not (tmp_path / "a").exists()
 
 
 def test_work_takes_turns():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mtrobust.models.multitask import MultiTaskModel
 from tests.cli.world import fingerprint
 from tests.evaluation.runs import copy_run, read_lines, text_rows, write_data, write_rows, write_run
 
@@ -66,6 +67,41 @@ def test_predict_writes_a_glue_submission(run: Path, tmp_path: Path, mtrobust: C
     ended = mtrobust("predict", run, "--glue_submission", tmp_path / "glue", "--use_cpu")
     assert ended.code == 0 and "STS-B.tsv: 5 rows" in ended.out, ended.err
     assert (tmp_path / "glue" / "STS-B.tsv").is_file() and "warning: STS-B.tsv" in ended.err
+
+
+@pytest.mark.parametrize("out", ["file/x", "/proc/x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate RUN --out OUT",
+        "predict RUN --task mood --input IN --output OUT/y.jsonl",
+        "predict RUN --task mood --input IN --output OUT/y.jsonl --soft",
+        "predict RUN --glue_submission OUT",
+        "embed RUN --task mood --input IN --output OUT/y.jsonl",
+        "export RUN --task mood --out OUT/y",
+        "attack RUN --task mood --mlm RUN/model --output_dir OUT",
+        "analyze smoothness RUN --task mood --out OUT",
+        "report RUN --out OUT",
+    ],
+    ids=lambda command: command.split(" OUT")[0].replace(" --task mood", "").replace(" --input IN", ""),
+)
+def test_places_that_cannot_be_written_are_said_before_a_model_is_read(
+    command: str, out: str, trained: Path, tmp_path: Path, mtrobust: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(MultiTaskModel, "load", lambda *_: pytest.fail("a model was read"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    before = fingerprint(tmp_path), fingerprint(trained)
+    words = {"RUN": trained / "run", "IN": trained / "data/mood/dev.jsonl", "OUT": out}
+    line = command
+    for word, meant in words.items():
+        line = line.replace(word, str(meant))
+    ended = mtrobust(*line.split())
+    place, reason = {"file/x": ("file", "Not a directory"), "/proc/x": ("/proc", "No such file or directory")}[out]
+    assert ended.code == 2, ended.err
+    (said,) = ended.err.splitlines()
+    assert said.startswith("error: --") and out in said and said.endswith(f": cannot be written: {place}: {reason}")
+    assert (fingerprint(tmp_path), fingerprint(trained)) == before
 
 
 def test_export_writes_a_folder_that_transformers_loads(run: Path, tmp_path: Path, mtrobust: Callable):

@@ -91,7 +91,7 @@ def test_bad_rows_are_listed_and_nothing_is_written(run, tmp_path):
 
 def test_outputs_that_cannot_be(run, tmp_path):
     source = write_rows(tmp_path / "in.jsonl", text_rows(2, None, pair=False))
-    for target, message in ((tmp_path, "is a folder"), (source, "is the input"), (source / "x.jsonl", "cannot write")):
+    for target, message in ((tmp_path, "a folder"), (source, "the input"), (source / "x.jsonl", "cannot be written")):
         with pytest.raises(UserError, match=message):
             predict(run, "mood", source, target)
     with pytest.raises(UserError, match="did you mean 'mood'"):

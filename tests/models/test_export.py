@@ -168,7 +168,7 @@ def test_refusals_write_nothing(run_of, tmp_path):
     cases = [
         ("mood", "full", "not empty"),
         ("mood", "file", "is a file"),
-        ("mood", "file/below", "cannot write"),
+        ("mood", "file/below", "cannot be written"),
         ("mod", "new", "did you mean 'mood'"),
     ]
     for task, target, message in cases:

@@ -140,7 +140,7 @@ def test_nothing_is_written_where_something_cannot_be_converted(
     [
         (["--out", "x"], "--task_def: needed to convert data"),
         (["--out", "x", "--data_dir", "."], "--task_def: needed to convert data"),
-        (["DEFS", "--out", "DEFS"], "--out: DEFS: name another file, which DEFS is written to"),
+        (["DEFS", "--out", "DEFS"], "--out: DEFS is the input; name another file"),
         (["DEFS", "--out", "x", "--data_dir", "."], "--data_dir: for data only; convert DEFS and the data one after"),
         (["gone.yml", "--out", "x"], "gone.yml: no such task-definition file"),
         (["--task_def", "DEFS", "--data_dir", "gone", "--out", "x"], "--data_dir: gone: no such folder"),
