@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mtrobust.errors import RunError, UserError
 from mtrobust.files import folder_faults
 
 Row = dict[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class RowFault(ValueError):
@@ -124,6 +126,11 @@ def add_raw_and_out(parser: argparse.ArgumentParser, raw: str) -> None:
     """The two options that most commands have."""
     parser.add_argument("--raw", type=Path, required=True, help=raw)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets <task>/<split>.jsonl")
+
+
+def name_faults(name: str, flag: str = "--task", what: str = "task") -> list[str]:
+    """The fault, if there is one, of a name that becomes a folder or a file below `--out`."""
+    return [] if _NAME.fullmatch(name) else [f"{flag}: {name!r}: a {what}'s name is made of letters, digits, - and _"]
 
 
 def existing_folder(path: Path, flag: str) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mtrobust.errors import UserError
 
-from .common import Record, Reject, Row, RowFault, accept, existing_folder, writable_folder
+from .common import Record, Reject, Row, RowFault, accept, existing_folder, name_faults, writable_folder
 from .readers import bad_byte, open_raw
 from .writing import write_task
 
@@ -27,7 +27,6 @@ FILES = {  # split -> names of its file
     "dev": ("dev.txt", "dev.conll", "dev.tsv", "valid.txt", "valid.conll", "devel.tsv", "eng.testa"),
     "test": ("test.txt", "test.conll", "test.tsv", "eng.testb"),
 }
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _CHUNK = re.compile(r"O|[BIES]-.+")
 _COMMENT = re.compile(r"# [a-z_:]+( = .*)?$")
 
@@ -127,11 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def input_files(args: argparse.Namespace) -> dict[str, Path]:
     """Split -> file. Raises `UserError` with every fault of the flags."""
-    faults, files = [], {}
+    faults, files = name_faults(args.task), {}
     if args.raw is not None:
         existing_folder(args.raw, "--raw")
-    if not _NAME.fullmatch(args.task):
-        faults.append(f"--task: {args.task!r}: a task's name is made of letters, digits, - and _")
     for split, names in FILES.items():
         given = getattr(args, f"{split}_file")
         found = [args.raw / name for name in names if (args.raw / name).is_file()] if args.raw else []

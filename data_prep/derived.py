@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from pathlib import Path
 from mtrobust.errors import RunError, UserError
 from mtrobust.files import folder_faults
 
-from .common import Record, Reject, Row, RowFault, accept
+from .common import Record, Reject, Row, RowFault, accept, name_faults
 from .readers import read_jsonl
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 COPIED = (*ENDINGS, ".json", ".tsv")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def origin(args: argparse.Namespace) -> tuple[Origin | None, list[str]]:
     """The split named by the options, or None, and every fault of them."""
-    faults = []
-    task = args.task or args.rows.resolve().name
-    if not _NAME.fullmatch(task):
-        faults.append(f"--task: {task!r}: a task's name is made of letters, digits, - and _")
-    if not _NAME.fullmatch(args.split):
-        faults.append(f"--split: {args.split!r}: a split's name is made of letters, digits, - and _")
+    task = args.rows.resolve().name if args.task is None else args.task
+    faults = name_faults(task) + name_faults(args.split, "--split", "split")
     if not args.rows.is_dir():
         return None, [*faults, f"--rows: {args.rows} is not a folder"]
     found = [path for path in (args.rows / f"{args.split}{ending}" for ending in ENDINGS) if path.is_file()]

@@ -15,13 +15,12 @@ from typing import Any
 
 from mtrobust.errors import UserError
 
-from .common import Record, Reject, Row, RowFault, accept, existing_folder, text_of, writable_folder
+from .common import Record, Reject, Row, RowFault, accept, existing_folder, name_faults, text_of, writable_folder
 from .derived import ENDINGS
 from .readers import read_jsonl
 from .writing import write_task
 
 HELP = "lists of candidates: sentences of SQuAD's contexts, or pairs with a label (QNLI) grouped by their first text"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _END = re.compile(r"[.!?][\"')\]\u201d\u2019]*\s+(?=[\"'(\[\u201c\u2018]*[A-Z0-9])")
 # A full stop after these ends no sentence: single letters (initials, U.S.) and titles.
 _SHORT = re.compile(r"(?:^|[\s.(\"'])(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Gen|Col|Sen|Rep|Jr|Sr|No|Vol|vs|etc|ca)\.$")
@@ -123,8 +122,8 @@ def _first(items: Iterator[Row | Reject], most: int | None) -> Iterator[Row | Re
 
 def run(args: argparse.Namespace) -> int:
     """Writes the lists of every split of the folder."""
-    task = args.task or f"{args.rows.resolve().name}-lists"
-    faults = [] if _NAME.fullmatch(task) else [f"--task: {task!r}: a task's name is made of letters, digits, - and _"]
+    task = f"{args.rows.resolve().name}-lists" if args.task is None else args.task
+    faults = name_faults(task)
     if args.max_rows is not None and args.max_rows < 1:
         faults.append(f"--max_rows: {args.max_rows} (allowed: 1 and more)")
     existing_folder(args.rows, "--rows")

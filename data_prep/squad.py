@@ -15,7 +15,18 @@ from typing import Any
 from mtrobust.errors import UserError
 
 from . import hub
-from .common import Items, Record, Reject, Row, RowFault, accept, existing_folder, text_of, writable_folder
+from .common import (
+    Items,
+    Record,
+    Reject,
+    Row,
+    RowFault,
+    accept,
+    existing_folder,
+    name_faults,
+    text_of,
+    writable_folder,
+)
 from .readers import read_json_file
 from .writing import write_task
 
@@ -110,6 +121,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder that gets <task>/<split>.jsonl")
 
 
+def task_of(args: argparse.Namespace) -> str:
+    """The name of the output folder."""
+    return TASK_NAMES[args.version] if args.task is None else str(args.task)
+
+
 def input_files(args: argparse.Namespace) -> dict[str, Path]:
     """Split name -> file, explicit files first. Raises `UserError` with every file that is not there."""
     files: dict[str, Path] = {}
@@ -121,7 +137,7 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
                 files[split] = path
     named = [("train", args.train_file), ("dev", args.dev_file)]
     files |= {split: path for split, path in named if path is not None}
-    faults = []
+    faults = name_faults(task_of(args))
     for item in args.eval_file:
         split, _, path = item.partition("=")
         if not split.replace("_", "").isalnum() or not path:
@@ -141,8 +157,12 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     """Writes `<out>/<task>/<split>.jsonl` for every file found or named."""
-    if args.hub and (args.raw or args.train_file or args.dev_file or args.eval_file):
-        raise UserError("--hub: takes no files; leave out --raw, --train_file, --dev_file and --eval_file")
+    if args.hub:
+        faults = name_faults(task_of(args))
+        if args.raw or args.train_file or args.dev_file or args.eval_file:
+            faults.append("--hub: takes no files; leave out --raw, --train_file, --dev_file and --eval_file")
+        if faults:
+            raise UserError(faults)
     files = {} if args.hub else input_files(args)
     writable_folder(args.out)
     unanswerable = args.version == "2.0"
@@ -151,5 +171,5 @@ def run(args: argparse.Namespace) -> int:
         if args.hub
         else {split: accept(questions(path), lambda r: convert(r, unanswerable)) for split, path in files.items()}
     )
-    write_task(args.out, args.task or TASK_NAMES[args.version], splits)
+    write_task(args.out, task_of(args), splits)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtrobust.errors import UserError
 
-from .common import Record, Reject, Row, RowFault, Split, collect, stable_share, text_of, writable_folder
+from .common import Record, Reject, Row, RowFault, Split, collect, name_faults, stable_share, text_of, writable_folder
 from .readers import bad_byte, open_raw, read_jsonl
 from .writing import write_task
 
@@ -18,7 +18,6 @@ HELP = "plain text (one paragraph a line), or text fields of prepared rows, to r
 FIELDS = ("text", "text_pair", "question", "context")
 DEV_SHARE = 0.05
 _HEADING = re.compile(r"=( =)* .*\S.* =( =)*")  # WikiText's ` = Title = ` and ` = = Section = = `
-_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +119,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         faults.append("--dev_fraction: not together with --dev_file")
     if args.dev_fraction is not None and not 0 < args.dev_fraction < 1:
         faults.append(f"--dev_fraction: {args.dev_fraction} is outside 0 to 1 (both excluded)")
-    if not _TASK.fullmatch(args.task):
-        faults.append(f"--task: {args.task!r}: a task's name is made of letters, digits, - and _")
+    faults += name_faults(args.task)
     if faults:
         raise UserError(faults)
 

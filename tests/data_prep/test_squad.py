@@ -148,6 +148,15 @@ def test_files_that_are_not_there_are_all_named(tmp_path):
         prep("squad", "--hub", "--raw", tmp_path, "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize("source", [("--raw", "raw"), ("--hub",)])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, source, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "raw/dev-v1.1.json", json.dumps({"data": []}))
+    with pytest.raises(UserError, match="--task: '../../esc': a task's name is made of letters"):
+        prep("squad", *source, "--out", "o/deep", "--task", "../../esc")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
 def test_from_the_hub(tmp_path, monkeypatch):
     row = {"id": "a", "title": "T", "context": CONTEXT, "question": "Where?"}
     items = [
