@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .common import (
     RowFault,
     accept,
     existing_folder,
+    name_faults,
     score_of,
     stable_share,
     text_of,
@@ -30,6 +31,12 @@ from .writing import Tally, TaskWriter
 
 HELP = "text classification: MR, AG News, IMDB, Yelp, or any TSV/CSV/JSONL with named columns"
 FILE_FLAGS = ("train", "dev", "test")
+OWN = {  # flags that are for one's own files, with their defaults
+    **dict.fromkeys(["train_file", "dev_file", "test_file", "text_pair_column", "id_column", "labels"]),
+    "text_column": "text",
+    "label_column": "label",
+    "regression": False,
+}
 ORDER = ("train", "dev", "test", "held_out")
 
 
@@ -79,15 +86,15 @@ def convert_own(record: Record, args: argparse.Namespace, labels: set[str] | Non
     return row
 
 
+def own_files(args: argparse.Namespace) -> dict[str, Path]:
+    """The user's files by split."""
+    named = {name: getattr(args, f"{name}_file") for name in FILE_FLAGS}
+    return {name: path for name, path in named.items() if path is not None}
+
+
 def read_own(args: argparse.Namespace) -> dict[str, Items]:
     """The user's files by split. Labels seen in train are the allowed ones unless --labels names them."""
-    files = {name: getattr(args, f"{name}_file") for name in FILE_FLAGS if getattr(args, f"{name}_file")}
-    faults = [f"--{name}_file: no file {path}" for name, path in files.items() if not path.is_file()]
-    faults += [] if files else ["--dataset file: needs --train_file, --dev_file or --test_file"]
-    faults += [] if args.task else ["--dataset file: needs --task, the name of the output folder"]
-    faults += ["--labels: a score has none; leave it out with --regression"] if args.labels and args.regression else []
-    if faults:
-        raise UserError(faults)
+    files = own_files(args)
     given = {name.strip() for name in args.labels.split(",")} if args.labels else None
     seen: set[str] = set()  # of train, which is read to its end before the others
     from_train = "train" in files and given is None and not args.regression
@@ -177,24 +184,47 @@ def check_arguments(args: argparse.Namespace) -> None:
         faults.append(f"--dev_share: {args.dev_share} is outside 0 to 1 (1 excluded)")
     if args.hold_out is not None and not args.hold_out.is_file():
         faults.append(f"--hold_out: no file {args.hold_out}")
-    if args.dataset != "file" and args.raw is None:
-        faults.append(f"--dataset {args.dataset}: needs --raw, the folder of the original files")
+    faults += name_faults(args.task) if args.task is not None else []
+    faults += _own_faults(args) if args.dataset == "file" else _known_faults(args)
     if faults:
         raise UserError(faults)
+
+
+def _own_faults(args: argparse.Namespace) -> list[str]:
+    files = own_files(args)
+    faults = [f"--{name}_file: no file {path}" for name, path in files.items() if not path.is_file()]
+    faults += [] if files else ["--dataset file: needs --train_file, --dev_file or --test_file"]
+    faults += [] if args.task is not None else ["--dataset file: needs --task, the name of the output folder"]
+    faults += ["--labels: a score has none; leave it out with --regression"] if args.labels and args.regression else []
+    faults += ["--raw: without effect with --dataset file; name the files"] if args.raw is not None else []
+    return faults
+
+
+def _known_faults(args: argparse.Namespace) -> list[str]:
+    needed = f"--dataset {args.dataset}: needs --raw, the folder of the original files"
+    given = [flag for flag, default in OWN.items() if getattr(args, flag) != default]
+    return [needed] * (args.raw is None) + [f"--{flag}: only with --dataset file" for flag in given]
+
+
+def share_of_dev(args: argparse.Namespace, splits: Collection[str], default: float) -> float:
+    """The share of the training rows that becomes dev. Raises `UserError` where one is asked for in vain."""
+    if args.dev_share is not None and ("dev" in splits or "train" not in splits):
+        why = "there is a dev part" if "dev" in splits else "there is no train part"
+        raise UserError(f"--dev_share: {args.dev_share}: without effect, for {why} (found: {', '.join(splits)})")
+    return 0.0 if "dev" in splits else default if args.dev_share is None else float(args.dev_share)
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the rows of one set."""
     check_arguments(args)
     if args.dataset == "file":
-        task, sources, share = args.task, read_own(args), args.dev_share or 0.0
+        task, sources, share = args.task, read_own(args), 0.0
     else:
         task, known = args.task or args.dataset, SETS[args.dataset]
-        sources = known.read(existing_folder(args.raw, "--raw"))
-        share = known.dev_share if args.dev_share is None else args.dev_share
+        sources, share = known.read(existing_folder(args.raw, "--raw")), known.dev_share
+    cut = share_of_dev(args, sources, share)
     held = read_hold_out(args.hold_out) if args.hold_out is not None else {}
     writable_folder(args.out)
-    cut = share if "dev" not in sources else 0.0
     router = Router(held, "held_out" if "test" in sources else "test", cut)
     with TaskWriter(args.out, task, [name for name in ORDER if name in sources]) as writer:
         for name, items in sources.items():

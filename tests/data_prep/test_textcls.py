@@ -120,6 +120,35 @@ def test_sets_that_are_not_there(tmp_path):
     assert len(caught.value.faults) == 3
 
 
+@pytest.mark.parametrize("name", ["../../esc", "a/b", ".", ""])
+def test_names_that_lead_out_of_the_folder_are_refused(mr, tmp_path, name):
+    with pytest.raises(UserError, match="--task: '.*': a task's name is made of letters"):
+        prep("textcls", "--dataset", "mr", "--raw", mr, "--out", tmp_path / "o/deep", "--task", name)
+    assert [path.name for path in tmp_path.iterdir()] == ["MR"]
+
+
+def test_flags_of_own_files_are_refused_for_known_sets(mr, tmp_path):
+    own = ["--train_file", "no.tsv", "--labels", "a,b", "--regression", "--text_column", "z", "--id_column", "i"]
+    with pytest.raises(UserError) as caught:
+        prep("textcls", "--dataset", "mr", "--raw", mr, "--out", tmp_path / "out", *own)
+    given = ["train_file", "id_column", "labels", "text_column", "regression"]
+    assert caught.value.faults == [f"--{flag}: only with --dataset file" for flag in given]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_share_for_dev_that_has_no_effect_is_refused(tmp_path):
+    path = write(tmp_path / "a.tsv", "text\tlabel", "a\tx", "b\ty")
+    arguments = ["--dataset", "file", "--task", "m", "--out", tmp_path / "out", "--dev_share", 0.5]
+    with pytest.raises(UserError, match=r"--dev_share: 0.5: .* there is a dev part \(found: train, dev\)"):
+        prep("textcls", *arguments, "--train_file", path, "--dev_file", path)
+    with pytest.raises(UserError, match=r"--dev_share: 0.5: .* there is no train part \(found: test\)"):
+        prep("textcls", *arguments, "--test_file", path)
+    sample = write(tmp_path / "raw/texts.csv", "label,text,is_valid", "negative,Bad.,False", "positive,Good.,True")
+    with pytest.raises(UserError, match="there is a dev part"):
+        prep("textcls", "--dataset", "imdb", "--raw", sample.parent, "--out", tmp_path / "out", "--dev_share", 0.5)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"1\n", b"1 caf\xe9\n"])
 def test_broken_hold_out_files(mr, tmp_path, content):
     (tmp_path / "held").write_bytes(content)
@@ -206,6 +235,9 @@ def test_faults_of_own_files(tmp_path):
     with pytest.raises(UserError) as caught:
         prep("textcls", "--dataset", "file", "--out", tmp_path / "out", "--labels", "a", "--regression")
     assert len(caught.value.faults) == 3
+    with pytest.raises(UserError, match="--raw: without effect with --dataset file"):
+        path = write(tmp_path / "a.tsv", "text\tlabel", "x\ty")
+        prep("textcls", "--dataset", "file", "--task", "m", "--raw", "no", "--train_file", path, "--out", tmp_path)
     arguments = ["--dataset", "file", "--task", "m", "--out", tmp_path / "out", "--train_file"]
     with pytest.raises(UserError, match="unknown kind of file '.xml'"):
         prep("textcls", *arguments, write(tmp_path / "a.xml", "x"))
