@@ -3,7 +3,7 @@
 The texts come from `mtrobust attack --split train`: JSON Lines with `id`, `label`, `success` (null where the model was
 wrong before any change), `field` (the attacked one, `text` or `text_pair`), `adversarial` (its new text) and the texts
 before the attack. Each success becomes a copy of its training row with the new text, the same label, an id that ends in
-`-adv`, and `source: adversarial`.
+`-adv`, `-adv2`, ... (the first that no row has), and `source: adversarial`.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class Attacks:
     def applied(self, origin: derived.Origin) -> Iterator[Row | Reject]:
         """Every row of the split, followed by its adversarial copies."""
         yield from self.rejects
+        taken = origin.ids()
         for row in origin.rows():
             yield row
             if isinstance(row, Reject):
                 continue
-            number = 0
+            ids = derived.fresh_ids(f"{row['id']}-adv", taken, first="")
             for attack in self.by_id.pop(row["id"], ()):
                 try:
                     made = adversarial(row, attack.fields)
                 except RowFault as fault:
                     yield Reject(attack.place, str(fault))
                     continue
-                number += 1
-                yield made | {"id": f"{row['id']}-adv{number if number > 1 else ''}"}
+                yield made | {"id": next(ids)}
                 self.added += 1
         for attack in (attack for attacks in self.by_id.values() for attack in attacks):
             yield Reject(attack.place, f"id: '{attack.fields['id']}' is no row of {origin.file}")

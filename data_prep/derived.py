@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from mtrobust.errors import RunError, UserError
@@ -37,6 +38,10 @@ class Origin:
         """The rows as they stand, each with an id and the column `source`; a line that is no row is a `Reject`."""
         return accept(read_jsonl(self.file, ()), _original)
 
+    def ids(self) -> set[str]:
+        """The ids of the rows, among which new ones have to find a place."""
+        return {row["id"] for row in self.rows() if not isinstance(row, Reject)}
+
     def others(self) -> list[Path]:
         """The files of the other splits."""
         files = [path for path in sorted(self.file.parent.iterdir()) if path.is_file() and path.name.endswith(COPIED)]
@@ -56,6 +61,16 @@ class Origin:
                 temporary.unlink(missing_ok=True)
         if self.others():
             print(f"{self.task}: copied unchanged: {', '.join(path.name for path in self.others())}")
+
+
+def fresh_ids(stem: str, taken: set[str], first: str = "1") -> Iterator[str]:
+    """Ids for new rows, `stem` with `first`, 2, 3, ... behind it, without those that are taken: rows may have been made
+    from these rows before."""
+    for number in count(1):
+        name = f"{stem}{number if number > 1 else first}"
+        if name not in taken:
+            taken.add(name)
+            yield name
 
 
 def _original(record: Record) -> Row:

@@ -180,12 +180,14 @@ def generate(args: argparse.Namespace, origin: derived.Origin, kept: Kept, rows:
         print(f"{origin.task}: {model.beyond} texts are longer than {model.max_len} tokens; what stands beyond stays")
 
 
-def merged(rows: Iterable[Row | Reject], texts: Iterable[Texts], counts: dict[str, int], wanted: int) -> Iterator[Row]:
+def merged(origin: derived.Origin, texts: Iterable[Texts], counts: dict[str, int], wanted: int) -> Iterator[Row]:
     """Every row, followed by its new ones."""
-    for row, new in zip((row for row in rows if not isinstance(row, Reject)), texts, strict=True):
+    taken = origin.ids()
+    for row, new in zip((row for row in origin.rows() if not isinstance(row, Reject)), texts, strict=True):
         yield row
-        for number, changed in enumerate(new, start=1):
-            yield row | changed | {"id": f"{row['id']}-ssmba{number}", "source": "ssmba"}
+        ids = derived.fresh_ids(f"{row['id']}-ssmba", taken)
+        for changed in new:
+            yield row | changed | {"id": next(ids), "source": "ssmba"}
         counts["new"] += len(new)
         counts["short"] += len(new) < wanted
 
@@ -199,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
     generate(args, origin, kept, rows)
     counts = {"new": 0, "short": 0}
     others = {path.name.split(".")[0] for path in origin.others()}
-    write_task(args.out, origin.task, {origin.split: merged(origin.rows(), kept, counts, args.samples)}, others)
+    write_task(args.out, origin.task, {origin.split: merged(origin, kept, counts, args.samples)}, others)
     origin.copy_others()
     kept.path.unlink()
     short = f"; {counts['short']} rows have fewer than {args.samples}" if counts["short"] else ""

@@ -68,6 +68,20 @@ def test_successes_follow_their_rows(data, capsys):
     assert "left from an earlier preparation" not in out
 
 
+def test_rows_that_were_made_before_keep_their_ids(data):
+    write(data / "data/pairs/train.jsonl", *map(json.dumps, TRAIN), json.dumps(TRAIN[0] | {"id": "a-adv3"}))
+    attacks = [attack("a", "A goof film."), attack("7", "A bat film.")]
+    augment(data, *attacks)
+    attacks += [attack("a", "A gold film."), attack("a-adv", "A.")]
+    path = write(data / "attack.jsonl", *map(json.dumps, attacks))
+    prep("augment", "--rows", data / "out/pairs", "--adversarial", path, "--out", data / "more")
+    got = {row["id"]: row["text"] for row in rows(data / "more/pairs/train.jsonl")}
+    assert len(got) == len(rows(data / "more/pairs/train.jsonl")) == 11
+    assert got["a-adv"] == got["a-adv2"] == "A goof film."
+    assert got["a-adv4"] == "A gold film." and got["a-adv-adv"] == "A."
+    assert got["7-adv"] == got["7-adv2"] == "A bat film." and got["a-adv3"] == TRAIN[0]["text"]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

@@ -83,6 +83,16 @@ def test_new_rows_keep_labels_and_differ(data, mlm, capsys):
     assert "one: 120 new rows beside 40 original ones" in capsys.readouterr().out
 
 
+def test_rows_that_were_made_before_keep_their_ids(data, mlm):
+    run(data, mlm(), "--samples", 2, task="two")
+    made = {row["id"]: row for row in rows(data / "out/two/train.jsonl")}
+    prep("ssmba", "--rows", data / "out/two", "--mlm", mlm(), "--out", data / "more", "--samples", 2, "--seed", 2)
+    got = rows(data / "more/two/train.jsonl")
+    by_id = {row["id"]: row for row in got}
+    assert len(by_id) == len(got) == 3 * len(made) and all(by_id[name] == row for name, row in made.items())
+    assert {"p0-ssmba3", "p0-ssmba4", "p0-ssmba1-ssmba1"} <= set(by_id)
+
+
 def test_the_seed_decides(data, mlm):
     def texts(out, seed):
         run(data, mlm(), "--samples", 2, "--seed", seed, task="two", out=out)
