@@ -1,4 +1,4 @@
-"""The nine GLUE tasks, from the original download's folders or from the hub.
+"""The nine GLUE tasks and the diagnostic set, from the original download's folders or from the hub.
 
 The files are tab-separated without quoting. Labels become names; the unlabelled test files become rows without a
 label. Texts are taken over as they stand, stripped at both ends. Row ids are the position of the row in its file,
@@ -8,7 +8,7 @@ counted from 0, which is also the `index` that the leaderboard's submission file
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mtrobust.errors import UserError
@@ -27,10 +27,10 @@ from .common import (
     writable_folder,
 )
 from .labels import named, numbered
-from .readers import read_tsv
+from .readers import read_lines, read_tsv
 from .writing import write_task
 
-HELP = "GLUE's nine tasks, from the original download's folders (--raw) or from the hub (--hub)"
+HELP = "GLUE's nine tasks and its diagnostic set, from the original download's folders (--raw) or from the hub (--hub)"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,13 @@ TASKS = {
     "qnli": GlueTask("QNLI", ("question", "sentence"), "label", named("qnli")),
     "rte": GlueTask("RTE", SENTENCES, "label", named("rte")),
     "wnli": GlueTask("WNLI", SENTENCES, "label", numbered("wnli")),
+    "ax": GlueTask("diagnostic", SENTENCES, "label", named("mnli"), {"test": "diagnostic.tsv"}),
 }
+# The diagnostic set's one file, as downloads name and place it; the last ones have labels.
+DIAGNOSTIC = (
+    *("diagnostic/diagnostic.tsv", "diagnostic/AX.tsv", "AX/AX.tsv", "AX.tsv"),
+    *("diagnostic/diagnostic-full.tsv", "diagnostic-full.tsv"),
+)
 MSR_TRAIN, MSR_TEST = "msr_paraphrase_train.txt", "msr_paraphrase_test.txt"
 MSR_DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 MSR_DEV_SHARE = 0.1
@@ -118,9 +124,27 @@ def read_msr(folder: Path) -> dict[str, Items]:
     return splits
 
 
+def read_diagnostic(path: Path) -> Items:
+    """The rows of the diagnostic set, with MNLI's labels where the file has them."""
+    _, header = next(read_lines(path), (1, ""))
+    task = TASKS["ax"]
+    if "Premise" in header.split("\t"):  # the file with labels and categories
+        task = replace(task, texts=("Premise", "Hypothesis"), label="Label")
+    records = read_tsv(path, task.texts)
+    return accept(records, lambda record: task.convert(record, bool(record.fields.get(task.label, "").strip())))
+
+
+def find_diagnostic(raw: Path) -> Path | None:
+    """The file of the diagnostic set."""
+    return next((raw / name for name in DIAGNOSTIC if (raw / name).is_file()), None)
+
+
 def read_task(name: str, raw: Path) -> dict[str, Items]:
     """The splits of one task that are there; empty when its folder, or every file in it, is missing."""
     task = TASKS[name]
+    if name == "ax":
+        found = find_diagnostic(raw)
+        return {"test": read_diagnostic(found)} if found else {}
     folder = raw / task.folder
     if name == "mrpc" and (folder / MSR_TRAIN).is_file() and not (folder / "train.tsv").is_file():
         return read_msr(folder)
@@ -136,14 +160,16 @@ def read_task(name: str, raw: Path) -> dict[str, Items]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mtrobust prep glue`."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--raw", type=Path, help="folder with CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI")
+    source.add_argument(
+        "--raw", type=Path, help="folder with CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, diagnostic"
+    )
     source.add_argument("--hub", action="store_true", help="load nyu-mll/glue with the `datasets` library")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets <task>/<split>.jsonl")
     parser.add_argument("--tasks", help=f"comma-separated, of {', '.join(TASKS)}; default: every task found")
 
 
 def chosen_tasks(text: str | None) -> list[str]:
-    """The tasks named by `--tasks`, all nine by default. Raises `UserError` with every unknown name."""
+    """The tasks named by `--tasks`, all by default. Raises `UserError` with every unknown name."""
     names = [name.strip() for name in text.split(",") if name.strip()] if text is not None else list(TASKS)
     faults = [f"--tasks: unknown task '{name}' (allowed: {', '.join(TASKS)})" for name in names if name not in TASKS]
     if faults or not names:
@@ -161,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     existing_folder(args.raw, "--raw")
     absent = [name for name in names if not (args.raw / TASKS[name].folder).is_dir()]
+    absent = [name for name in absent if name != "ax" or find_diagnostic(args.raw) is None]
     if args.tasks is not None and absent:
         raise UserError([f"--tasks: {name}: no folder {args.raw / TASKS[name].folder}" for name in absent])
     writable_folder(args.out)

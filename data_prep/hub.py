@@ -20,6 +20,7 @@ GLUE_TEXTS = {
     "qnli": ("question", "sentence"),
     "rte": ("sentence1", "sentence2"),
     "wnli": ("sentence1", "sentence2"),
+    "ax": ("premise", "hypothesis"),
 }
 SPLITS = {
     "train": "train",

@@ -72,12 +72,13 @@ OFFICIAL = {
         "train.tsv": (["index\tsentence1\tsentence2\tlabel", "0\tI stuck a pin.\tThe pin.\t1"], "entailment"),
         "test.tsv": (["index\tsentence1\tsentence2", "0\tA.\tB."], None),
     },
+    "diagnostic": {"diagnostic.tsv": (["index\tsentence1\tsentence2", '0\tA "cat.\tA cat.'], None)},
 }
 
 
 @pytest.fixture
 def raw(tmp_path):
-    """All nine folders in the layout of the original download."""
+    """All folders in the layout of the original download."""
     for folder, files in OFFICIAL.items():
         for name, (lines, _) in files.items():
             write(tmp_path / "raw" / folder / name, *lines)
@@ -105,6 +106,35 @@ def test_official_format(raw, tmp_path, task):
 def test_every_task_without_naming_them(raw, tmp_path):
     assert prep("glue", "--raw", raw, "--out", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(TASKS)
+
+
+FULL = ["Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge", "Domain"]
+
+
+@pytest.mark.parametrize(
+    ("place", "header", "before", "labels"),
+    [
+        ("AX.tsv", ["index", "sentence1", "sentence2"], ["0"], []),
+        ("AX/AX.tsv", ["index", "sentence1", "sentence2", "label"], ["0"], ["neutral", ""]),
+        ("diagnostic/diagnostic-full.tsv", [*FULL, "Premise", "Hypothesis", "Label"], [""] * 5, ["neutral", ""]),
+    ],
+)
+def test_the_diagnostic_set_in_its_other_places(tmp_path, place, header, before, labels):
+    lines = [[*before, "A cat.", "A dog.", *labels[:1]], [*before, "A.", "B.", *labels[1:]]]
+    write(tmp_path / "raw" / place, *map("\t".join, [header, *lines]))
+    assert prep("glue", "--raw", tmp_path / "raw", "--out", tmp_path / "out", "--tasks", "ax") == 0
+    assert rows(tmp_path / "out/ax/test.jsonl") == [
+        {"id": "0", "text": "A cat.", "text_pair": "A dog."} | ({"label": "neutral"} if labels else {}),
+        {"id": "1", "text": "A.", "text_pair": "B."},
+    ]
+
+
+def test_a_diagnostic_set_that_is_not_there(raw, tmp_path, capsys):
+    (raw / "diagnostic/diagnostic.tsv").unlink()
+    assert prep("glue", "--raw", raw, "--out", tmp_path / "out") == 0
+    assert "ax: missing" in capsys.readouterr().out and not (tmp_path / "out/ax").exists()
+    with pytest.raises(UserError, match="--tasks: ax: none of diagnostic.tsv is in"):
+        prep("glue", "--raw", raw, "--out", tmp_path / "named", "--tasks", "ax")
 
 
 def test_missing_folders_are_reported_but_only_fatal_when_named(raw, tmp_path, capsys):
@@ -234,8 +264,13 @@ def test_from_the_hub(tmp_path, monkeypatch):
             {"validation": [{"sentence1": "A.", "sentence2": "B.", "label": 2.5}]},
         ),
     }
+    sets["ax"] = fake_hub(
+        {"premise": text, "hypothesis": text, "label": names, "idx": datasets.Value("int32")},
+        {"test": [{"premise": "A.", "hypothesis": "B.", "label": -1, "idx": 0}]},
+    )
     monkeypatch.setattr(datasets, "load_dataset", lambda path, name: sets[name])
-    assert prep("glue", "--hub", "--out", tmp_path, "--tasks", "mnli,stsb") == 0
+    assert prep("glue", "--hub", "--out", tmp_path, "--tasks", "mnli,stsb,ax") == 0
+    assert rows(tmp_path / "ax/test.jsonl") == [{"id": "0", "text": "A.", "text_pair": "B."}]
     (row,) = rows(tmp_path / "mnli/train.jsonl")
     assert row == {"id": "0", "text": "A.", "text_pair": "B.", "label": "contradiction"}
     assert rows(tmp_path / "mnli/matched_dev.jsonl")[0]["label"] == "entailment"
