@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def read_published(path: Path) -> Published:
             faults.append(f"{path}: {column}: must map methods to figures")
             continue
         for method, figure in methods.items():
-            if isinstance(figure, bool) or not isinstance(figure, int | float):
-                faults.append(f"{path}: {column}: {method}: {figure}: must be a number")
+            if isinstance(figure, bool) or not isinstance(figure, int | float) or not abs(figure) <= sys.float_info.max:
+                faults.append(f"{path}: {column}: {method}: {figure}: must be a finite number")
             else:
                 figures.setdefault(column, {})[str(method)] = float(figure)
     if faults:

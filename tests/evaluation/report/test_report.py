@@ -337,8 +337,11 @@ def test_published_figures_stand_beside_ours_and_idle_ones_are_named(tmp_path: P
         ("other", True, 87.0),
     ]  # fmt: skip
     assert report.notes == ["published figures without a column here (Someone 2020, Table 1): sst2/acc"]
-    path.write_text("mr/acc: {standard: high}\nmr/f1: 3\n", encoding="utf-8")
-    assert [line.split(": ")[1] for line in faults(read_published, path)] == ["source", "mr/acc", "mr/f1"]
+    odd = f"{{a: high, b: .nan, c: -.inf, d: 1.0e+999, e: 1{400 * '0'}, fine: 85}}"
+    path.write_text(f"mr/acc: {odd}\nmr/f1: 3\n", encoding="utf-8")
+    told = [line.split(": ")[1:3] for line in faults(read_published, path)]
+    assert [place for place, _ in told] == ["source", *["mr/acc"] * 5, "mr/f1"]
+    assert [method for _, method in told[1:-1]] == [*"abcde"]
 
 
 # --- choosing and sweeping ---------------------------------------------------------------------------------------
