@@ -45,9 +45,15 @@ def bad_byte(text: str) -> str | None:
 
 
 def _need(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises `UserError` where a needed column is not there, or not to be told from another one."""
     missing = [name for name in needed if name not in header]
-    if missing:
-        raise UserError(f"{path}:1: no column {', '.join(missing)} (found: {', '.join(header)})")
+    faults = [f"{path}:1: no column {', '.join(missing)} (found: {', '.join(header)})"] if missing else []
+    twice = [name for name in dict.fromkeys(needed) if header.count(name) > 1]
+    faults += [
+        f"{path}:1: column {name}: {header.count(name)} columns have this name; rename all but one" for name in twice
+    ]
+    if faults:
+        raise UserError(faults)
 
 
 def _record(place: str, header: Sequence[str], values: list[str]) -> Record | Reject:

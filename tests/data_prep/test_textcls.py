@@ -207,6 +207,17 @@ def test_labels_of_train_are_the_allowed_ones_and_can_be_named(tmp_path):
     assert len(rows(tmp_path / "out/mine/dev.jsonl")) == 2 and len(rows(tmp_path / "out/mine/train.jsonl")) == 1
 
 
+@pytest.mark.parametrize(("name", "comma"), [("t.tsv", "\t"), ("t.csv", ",")])
+def test_a_column_that_is_there_twice_is_refused_where_it_is_read(tmp_path, name, comma):
+    lines = [["text", "label", "a", "a"], ["fine", "x", "1", "2"]]
+    path = write(tmp_path / name, *map(comma.join, lines))
+    arguments = ["--dataset", "file", "--task", "m", "--train_file", path, "--out", tmp_path / "out"]
+    with pytest.raises(UserError, match=f"{name}:1: column a: 2 columns have this name"):
+        prep("textcls", *arguments, "--id_column", "a")
+    assert not (tmp_path / "out/m").exists()
+    assert prep("textcls", *arguments) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
