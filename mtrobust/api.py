@@ -163,9 +163,11 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of rows for a `TrainStep`, each row once an epoch in an order that the seed fixes.
 
-    rows: as `read_rows` gives them; max_len: tokens per example where the task sets none. `batch.step` counts from 0
-    through all epochs; noise is drawn anew for each. On an accelerator: `step(batch.to("cuda"))`. All rows are
-    tokenised at once and kept in memory.
+    rows: as `read_rows` gives them; max_len: tokens per example where the task sets none. batch_size: rows; of span
+    questions windows of a passage, of which a row may have several; of ranking and multiple choice whole lists, so that
+    a batch has as many texts as these have candidates. `batch.step` counts from 0 through all epochs; noise is drawn
+    anew for each. On an accelerator: `step(batch.to("cuda"))`. All rows are tokenised at once and kept in memory.
+    Raises `UserError`.
     """
     bad = [f"batch_size: {batch_size}: must be an integer >= 1"] if batch_size < 1 else []
     bad += [] if rows else ["rows: none are given"]
@@ -186,12 +188,14 @@ def _batches(
     import numpy as np
 
     from mtrobust.data.collator import Collator
+    from mtrobust.training.rows import Units
 
     collate, number = Collator(task, tokenizer.pad_token_id), 0
+    units = Units(np.array([feature["row"] for feature in features]), task.type.together)
     for epoch in range(epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(features))
+        order = np.random.default_rng((seed, epoch)).permutation(len(units.sizes))
         for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+            chosen = units.places(order[start : start + batch_size])
             batch = collate([features[i] for i in chosen], chosen)
             batch = task.type.drawn(batch, tokenizer, (seed, number))
             batch.step = number

@@ -150,6 +150,38 @@ def test_batches_have_each_row_once_an_epoch(defs: Path, tokenizer):
         assert batch.targets["labels"].tolist() == [rows[i]["label"] for i in batch.row_ids]
 
 
+@pytest.mark.parametrize("kind", ["Ranking", "MultipleChoice"])
+def test_batches_have_whole_lists(kind: str, tiny_model_dir, tokenizer):
+    import torch
+
+    from mtrobust.tasks.taskdef import TaskDef
+
+    task = TaskDef(name="lists", task_type=kind, data_format="PremiseAndMultiHypothesis")
+    sizes = [2, 4, 3, 2, 5]
+    given = [
+        {"text": sentence(i), "candidates": [sentence(i + j) for j in range(size)], "label": size - 1}
+        for i, size in enumerate(sizes)
+    ]
+    rows = mtrobust.read_rows(task, given)
+    starts = {sum(sizes[:i]): size for i, size in enumerate(sizes)}
+    step = mtrobust.build_step(mtrobust.build_model(str(tiny_model_dir("bert")), {"lists": task})).eval()
+    orders = []
+    for epoch in range(2):
+        made = list(mtrobust.batches(task, rows, tokenizer, batch_size=2, epochs=2, seed=3))[3 * epoch : 3 * epoch + 3]
+        orders.append(sum((batch.row_ids.tolist() for batch in made), []))
+        for batch, count in zip(made, [2, 2, 1], strict=True):
+            begins = [i for i, place in enumerate(batch.targets["place"].tolist()) if place == 0]
+            ends = [*begins[1:], len(batch.row_ids)]
+            scores, losses = step.model(batch)["logits"][:, 0], []
+            for begin, end in zip(begins, ends, strict=True):
+                ids = batch.row_ids[begin:end].tolist()
+                assert ids == list(range(ids[0], ids[0] + starts[ids[0]]))
+                losses.append(scores[begin:end].logsumexp(0) - scores[end - 1])
+            assert len(begins) == count
+            torch.testing.assert_close(step(batch).loss, torch.stack(losses).mean())
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(sum(sizes))) and orders[0] != orders[1]
+
+
 def test_misuse_of_batches_is_said(defs: Path, tokenizer):
     task = mtrobust.load_task_defs(defs)["mood"]
     found = faults(mtrobust.batches, task, [], tokenizer, batch_size=0)

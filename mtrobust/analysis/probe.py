@@ -29,6 +29,7 @@ from mtrobust.perturb.passes import Needs
 from mtrobust.tasks.base import Batch
 from mtrobust.tasks.taskdef import TaskDef
 from mtrobust.training import checkpoint as disk
+from mtrobust.training.rows import Units
 from mtrobust.training.state import load_module_tensors
 from mtrobust.training.step import TrainStep
 
@@ -210,12 +211,17 @@ class Subject:
     def batches(
         self, task: str, features: Sequence[dict[str, Any]], size: int
     ) -> Iterator[tuple[list[int], Batch]]:
-        """(places of the features, their batch), features of similar lengths together, the longest first."""
+        """(places of the features, their batch), features of similar lengths together, the longest first.
+
+        size: features of a batch; of candidates, whose lists stay whole, lists.
+        """
         definition, device = self.task(task), next(self.step.parameters()).device
         collate = Collator(definition, self.run.tokenizer.pad_token_id)
-        order = sorted(range(len(features)), key=lambda i: -len(features[i]["input_ids"]))
+        units = Units(np.array([feature["row"] for feature in features]), definition.type.together)
+        lengths = np.array([len(feature["input_ids"]) for feature in features])
+        order = np.argsort(-np.maximum.reduceat(lengths, units.bounds[:-1]), kind="stable")
         for start in range(0, len(order), size):
-            places = order[start : start + size]
+            places = units.places(order[start : start + size]).tolist()
             batch = collate([features[i] for i in places], np.array(places))
             yield places, definition.type.drawn(batch, self.run.tokenizer).to(device)
 

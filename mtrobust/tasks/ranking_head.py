@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtrobust.errors import RunError
 from mtrobust.registry import Registry
 from mtrobust.tasks.base import Batch, View
 from mtrobust.tasks.heads import VectorHead, widen
@@ -58,10 +59,18 @@ class RankingHead(VectorHead):
         return batch.targets["place"] == 0
 
     def tables(self, batch: Batch, *columns: Tensor) -> tuple[Tensor, ...]:
-        """Columns [B] as tables [lists, candidates of the longest list], 0 beyond a list's end."""
+        """Columns [B] as tables [lists, candidates of the longest list], 0 beyond a list's end. Raises `RunError` where
+        the candidates of a list do not follow one another."""
         place = batch.targets["place"]
         number = self.first(batch).cumsum(0) - 1
-        shape = (int(number[-1]) + 1, int(place.max()) + 1)
+        torn = ((place != 0) & (place != functional.pad(place, (1, -1), value=-1) + 1)).any()
+        # Read together, so that an accelerator is waited for once.
+        *shape, torn_lists = torch.stack((number[-1] + 1, place.max() + 1, torn.to(place.dtype))).tolist()
+        if torn_lists:
+            raise RunError(
+                f"{batch.task}: a batch has lists without their first candidates, or in another order; the candidates "
+                "of a list have to stand in it one after the other, as `batches` puts them"
+            )
         return tuple(column.new_zeros(shape).index_put((number, place), column) for column in columns)
 
     def loss(self, out: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -41,6 +41,23 @@ class RowCounts:
     left_out: int
 
 
+class Units:
+    """What batches are made of: single features, or with `together` (see `TaskType`) all features of a row.
+
+    of_row: ints [n], the row that each feature came from, those of a row one after the other. bounds: ints [units + 1],
+    where each unit begins, and the end; sizes: ints [units], the features of each.
+    """
+
+    def __init__(self, of_row: np.ndarray, together: bool) -> None:
+        begins = np.flatnonzero(np.diff(of_row, prepend=-1)) if together else np.arange(len(of_row))
+        self.bounds = np.append(begins, len(of_row))
+        self.sizes = np.diff(self.bounds)
+
+    def places(self, positions: np.ndarray) -> np.ndarray:
+        """The places of the features of some units (at least one), unit by unit."""
+        return np.concatenate([np.arange(self.bounds[i], self.bounds[i + 1]) for i in positions])
+
+
 class TrainRows:
     """The training features of one task: what is taken of its training splits, one after the other.
 
@@ -75,14 +92,13 @@ class TrainRows:
         self.row_ids = np.flatnonzero(stays[rows])
         lengths, of_row = np.concatenate([part.lengths for part in parts])[self.row_ids], rows[self.row_ids]
         self.labelled = learns[of_row]
-        begins = np.flatnonzero(np.diff(of_row, prepend=-1)) if together else np.arange(len(of_row))
-        self._bounds = np.append(begins, len(of_row))
-        self.sizes = np.diff(self._bounds)
-        self.lengths = np.maximum.reduceat(lengths, begins)
+        self._units = Units(of_row, together)
+        self.sizes = self._units.sizes
+        self.lengths = np.maximum.reduceat(lengths, self._units.bounds[:-1])
 
     def __call__(self, positions: np.ndarray, number: int = 0) -> Batch:
         """The batch of some units, as the step of that number sees it."""
-        places = np.concatenate([np.arange(self._bounds[i], self._bounds[i + 1]) for i in positions])
+        places = self._units.places(positions)
         ids, features = self.row_ids[places], []
         for i in ids:
             part = int(np.searchsorted(self.starts, i, side="right")) - 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mtrobust.analysis.probe import Subject, act_site
 from mtrobust.errors import UserError
 from mtrobust.perturb import METHODS
+from mtrobust.tasks.taskdef import TaskDef
 from tests.perturb.cells import batch_of, spec, step_of
 
 STILL = ("rdrop",)  # forks without changing the states
@@ -99,3 +101,18 @@ def test_methods_of_a_composition_are_looked_at_one_by_one():
     assert list(methods) == ["run (rapt)", "run (swep)"]  # a method of weight 0 does nothing
     sites = {label: subject.see(method, batch, act_site(method, None)).site for label, method in methods.items()}
     assert sites == {"run (rapt)": 2, "run (swep)": "words"}
+
+
+def test_lists_of_candidates_stay_whole():
+    task = TaskDef(name="lists", task_type="Ranking", data_format="PremiseAndMultiHypothesis")
+    lengths = [[3, 9], [5, 4, 5], [7, 2]]
+    features = [
+        {"input_ids": np.arange(length), "row": row, "place": place, "gains": 0.0, "labelled": True, "second": 0}
+        for row, own in enumerate(lengths)
+        for place, length in enumerate(own)
+    ]
+    run: Any = SimpleNamespace(task=lambda name: task, tokenizer=SimpleNamespace(pad_token_id=0))
+    subject = Subject("run", None, run, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+    made = list(subject.batches("lists", features, 2))
+    assert [places for places, _ in made] == [[0, 1, 5, 6], [2, 3, 4]]
+    assert [batch.targets["place"].tolist() for _, batch in made] == [[0, 1, 0, 1], [0, 1, 2]]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mtrobust.data.collator import Collator
+from mtrobust.errors import RunError
 from mtrobust.tasks.base import Batch, RowError
 from mtrobust.tasks.metrics import METRICS
 from mtrobust.tasks.ranking_head import LIST_LOSSES, RankingHead
@@ -203,6 +204,15 @@ def test_the_view_is_one_item_per_list():
     assert view.row.tolist() == [0, 3, 5] and view.kind == "categorical"
     assert view.support.tolist() == [[True, True, True], [True, True, False], [True, True, False]]
     assert view.logits[view.support].tolist() == pytest.approx(SCORES)
+
+
+@pytest.mark.parametrize("place", [[1, 2, 0, 1], [0, 2, 0, 1], [0, 1, 1, 0], [0, 0, 1, 3]])
+def test_torn_lists_are_refused(place):
+    given = batch(place, [1.0] * 4, [True] * 4)
+    made = {"logits": torch.zeros(4, 1)}
+    for ask in (RankingHead(Fixed()).loss, RankingHead(Fixed()).views):
+        with pytest.raises(RunError, match="t: a batch has lists without their first candidates, or in another order"):
+            ask(made, given)
 
 
 # --- decoding and scores ------------------------------------------------------------------------------------------
