@@ -115,12 +115,18 @@ class RegressionHead(SequenceHead):
     nll_factor = 0.5
 
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Squared error, [B]."""
-        return (logits[:, 0] - labels.to(logits.dtype)).square()
+        """Squared error, [B]. Raises `ValueError` for labels of another shape."""
+        return self._squared(logits[:, 0], labels)
 
     def soft_loss(self, logits: Tensor, soft: Tensor) -> Tensor:
-        """Squared error against the teacher's number, [B]."""
-        return (logits - soft)[:, 0].square()
+        """Squared error against the teacher's number, [B]. Raises `ValueError` for numbers of another shape."""
+        return self._squared(logits, soft)[:, 0]
+
+    @staticmethod
+    def _squared(numbers: Tensor, wanted: Tensor) -> Tensor:
+        if numbers.shape != wanted.shape:  # broadcasting would compare each row with all others
+            raise ValueError(f"labels of shape {list(wanted.shape)} for numbers of shape {list(numbers.shape)}")
+        return (numbers - wanted.to(numbers.dtype)).square()
 
     def views(self, out: dict[str, Tensor], batch: Batch) -> list[View]:
         """The number of each example."""

@@ -70,7 +70,8 @@ class Regularized(nn.Module):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """input_ids, attention_mask (default: all ones), token_type_ids: int64 [B, T]; labels: [B]."""
+        """input_ids, attention_mask (default: all ones), token_type_ids: int64 [B, T]; labels: [B] or [B, 1], int64 or
+        for a regressor floating. Raises `UserError` for labels of another shape."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in given.items() if value is not None}
         if not self.training or labels is None:
@@ -81,6 +82,10 @@ class Regularized(nn.Module):
         return SequenceClassifierOutput(loss=out.loss)
 
     def _batch(self, inputs: dict[str, Tensor], labels: Tensor) -> Batch:
+        rows = len(inputs["input_ids"])
+        if labels.shape not in ((rows,), (rows, 1)):
+            raise UserError(f"labels: {list(labels.shape)}: must be [{rows}] or [{rows}, 1], one for each row")
+        labels = labels.reshape(-1)
         labelled = ~labels.isnan() if self._regression else labels != IGNORED
         labels = labels.where(labelled, 0)
         batch = Batch(_TASK, inputs, {"labels": labels, "labelled": labelled}, self._row_ids(labels), self.passes)

@@ -89,6 +89,17 @@ def test_regression_loss_is_the_squared_error_and_not_a_table() -> None:
     assert (view.kind, view.logits.shape, view.support) == ("real", (B, 1), None)
 
 
+@pytest.mark.parametrize("shape", [(B, 1), (1,), (B, B)])
+def test_numbers_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    head, logits = RegressionHead(Info(), 1, None), torch.zeros(B, 1)
+    with pytest.raises(ValueError, match=r"labels of shape .* for numbers of shape \[4\]"):
+        head.loss({"logits": logits}, batch(labels=torch.zeros(shape)))
+    every = torch.ones(B, dtype=torch.bool)
+    given = batch(labels=torch.zeros(B), soft=torch.zeros(B), has_soft=every, has_label=every)
+    with pytest.raises(ValueError, match=r"labels of shape \[4\] for numbers of shape \[4, 1\]"):
+        head.loss({"logits": logits}, given)
+
+
 def test_span_loss_runs_over_the_passage_and_cls() -> None:
     given = spans()
     head = SpanHead(Info(), None)

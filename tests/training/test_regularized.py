@@ -122,6 +122,24 @@ def test_one_output_is_a_regression(tiny_model_dir):
     assert wrapped.terms["task"] == pytest.approx((logits - numbers)[known].square().mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_labels_may_stand_in_a_column(outputs: int, tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    model, batch = classifier(folder, outputs), inputs(folder)
+    labels = torch.tensor([0.5, float("nan"), 2.0, -1.0]) if outputs == 1 else torch.tensor([0, -100, 1, 2])
+    losses = []
+    for given in (labels, labels.unsqueeze(1)):
+        wrapped = regularize(model, {"name": "rapt", "layers": "1"}, seed=1).train()
+        losses.append(wrapped(**batch, labels=given).loss.item())
+    assert losses[0] == losses[1]
+    plain = LABELS.to(torch.float32 if outputs == 1 else torch.int64).unsqueeze(1)
+    ours = regularize(model, None).train()(**batch, labels=plain).loss.item()
+    assert ours == pytest.approx(model(**batch, labels=plain).loss.item(), rel=1e-5)
+    for shape in ([4, 2], [2], [1, 4], [4, 1, 1], []):
+        with pytest.raises(UserError, match=r"labels: \[.*\]: must be \[4\] or \[4, 1\], one for each row"):
+            wrapped(**batch, labels=torch.zeros(shape, dtype=plain.dtype))
+
+
 def test_other_models_are_refused(tiny_model_dir):
     from transformers import AutoModel, AutoModelForQuestionAnswering
 
