@@ -44,7 +44,7 @@ class Averaged(nn.Module):
 
     def _follow(self, step: int) -> None:
         """Takes up the update of the last optimiser step, once however many micro-batches a step has."""
-        if int(self.step) >= step:
+        if int(self.step) == step:  # not >=: a loop that counts from 0 again goes on to be followed
             return
         self.step.fill_(step)
         sources: Any = self.__dict__["_source"]

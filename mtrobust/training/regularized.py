@@ -38,7 +38,13 @@ class Regularized(nn.Module):
     outputs come back. Noise belongs to the place of a row in its batch, the number of the pass and the process.
 
     What methods own (`swep`'s network) is in `owned` and trains along. Activation checkpointing is not supported here.
+    `passes`, a 0-d int64 buffer, counts the forward passes in training mode; it is part of the state dict, and a
+    training that goes on from one draws the noise that it would have drawn. Each pass counts as a step: under gradient
+    accumulation over n micro-batches the averaged weights of `smart` with `bregman` move n times an update, with beta
+    each time (the n-th root of a beta gives that of a whole update).
     """
+
+    passes: Tensor
 
     def __init__(self, model: PreTrainedModel, perturb: Sequence[PerturbSpec], seed: int = 0) -> None:
         super().__init__()
@@ -51,7 +57,7 @@ class Regularized(nn.Module):
         step = TrainStep(inner, build_methods(perturb, {_TASK: task}, encoder), seed)
         self.model = model
         self.owned = step.owned
-        self.passes = 0  # forward passes in training mode so far
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
         self.terms: dict[str, float] = {}
         self._regression = model.config.num_labels == 1
         self._hidden = (step,)  # its weights are the model's: they must not be listed twice
@@ -88,7 +94,7 @@ class Regularized(nn.Module):
         labels = labels.reshape(-1)
         labelled = ~labels.isnan() if self._regression else labels != IGNORED
         labels = labels.where(labelled, 0)
-        batch = Batch(_TASK, inputs, {"labels": labels, "labelled": labelled}, self._row_ids(labels), self.passes)
+        batch = Batch(_TASK, inputs, {"labels": labels, "labelled": labelled}, self._row_ids(labels), int(self.passes))
         self.passes += 1
         return batch
 

@@ -163,6 +163,18 @@ def test_bregman_follows_the_weights_once_a_step():
     assert torch.isclose(out.loss.detach(), parts)
 
 
+def test_bregman_follows_a_count_that_begins_again():
+    step = step_of("bert", "Classification", [spec("smart", bregman=0.75)], **DOUBLE)
+    copied = step.methods["classification"].methods["smart"].averaged.copy["encoder"].word_embeddings.weight
+    source = step.model.encoder.word_embeddings.weight
+    for number, moves in [(0, False), (1, True), (2, True), (0, True), (0, False), (1, True)]:
+        before = copied.detach().clone()
+        with torch.no_grad():
+            source.add_(1.0)
+        step(batch_of("bert", "Classification", step=number))
+        assert torch.allclose(copied, before + (0.25 if moves else 0.0) * (source.detach() - before))
+
+
 def test_bregman_is_saved_and_never_trains():
     step = step_of("bert", "Classification", [spec("smart", bregman=0.9)])
     saved = step.state_dict()

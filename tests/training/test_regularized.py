@@ -78,7 +78,7 @@ def test_evaluation_is_the_models_own(tiny_model_dir):
 def test_weights_are_listed_once_and_methods_may_have_their_own(tiny_model_dir):
     model = classifier(tiny_model_dir("bert"))
     plain, learned = regularize(model, "rapt"), regularize(model, "swep")
-    assert set(plain.state_dict()) == {f"model.{name}" for name in model.state_dict()}
+    assert set(plain.state_dict()) == {f"model.{name}" for name in model.state_dict()} | {"passes"}
     assert len(list(plain.parameters())) == len(list(model.parameters()))
     extra = set(learned.state_dict()) - set(plain.state_dict())
     assert extra and all(name.startswith("owned.") for name in extra)
@@ -120,6 +120,53 @@ def test_one_output_is_a_regression(tiny_model_dir):
     logits = model.eval()(**batch).logits[:, 0]
     known = torch.tensor([0, 2, 3])
     assert wrapped.terms["task"] == pytest.approx((logits - numbers)[known].square().mean().item(), rel=1e-4)
+
+
+AVERAGED = {"name": "smart", "bregman": 0.5}
+
+
+def test_a_resumed_loop_ends_as_one_that_was_not_stopped(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    batch = inputs(folder)
+
+    def run(wrapped: Any, steps: int) -> dict[str, Tensor]:
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            wrapped(**batch, labels=LABELS).loss.backward()
+            optimizer.step()
+        return {name: value.clone() for name, value in wrapped.state_dict().items()}
+
+    def fresh() -> Any:
+        return regularize(classifier(folder), [AVERAGED, {"name": "rapt", "layers": "1"}], seed=1).train()
+
+    whole = fresh()
+    half, end, again = run(whole, 3), run(whole, 2), fresh()
+    again.load_state_dict(half)
+    resumed = run(again, 2)
+    assert resumed.keys() == end.keys() and int(end["passes"]) == 5
+    assert [name for name, value in end.items() if not torch.equal(resumed[name], value)] == []
+    owned = [name for name in end if name.startswith("owned.") and name.endswith("query.weight")]
+    assert owned and not any(torch.equal(half[name], end[name]) for name in owned)
+
+
+def test_a_checkpoint_without_the_number_of_passes_counts_anew(tiny_model_dir):
+    folder = tiny_model_dir("bert")
+    batch, wrapped = inputs(folder), regularize(classifier(folder), AVERAGED, seed=1).train()
+    for _ in range(3):
+        wrapped(**batch, labels=LABELS)
+    old = {name: value.clone() for name, value in wrapped.state_dict().items() if name != "passes"}
+    again = regularize(classifier(folder), AVERAGED, seed=1).train()
+    with pytest.raises(RuntimeError, match='Missing key.*"passes"'):
+        again.load_state_dict(old)
+    assert again.load_state_dict(old, strict=False).missing_keys == ["passes"]
+    end = "layer.0.attention.self.query.weight"
+    (name,) = (name for name, _ in again.owned.named_parameters() if name.endswith(end))
+    average, weight = again.owned.get_parameter(name), again.model.get_parameter(f"bert.encoder.{end}")
+    with torch.no_grad():
+        weight.add_(1.0)
+    again(**batch, labels=LABELS)
+    torch.testing.assert_close(average, old["owned." + name] + 0.5)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -188,3 +235,26 @@ def test_it_trains_under_the_trainer(tiny_model_dir, tmp_path: Path):
     model.save_pretrained(tmp_path / "plain")
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
     assert torch.equal(loaded.eval()(**batch).logits, model.eval()(**batch).logits)
+
+
+@pytest.mark.slow
+def test_the_trainer_resumes_it_exactly(tiny_model_dir, tmp_path: Path):
+    from transformers import Trainer, TrainingArguments
+
+    folder = tiny_model_dir("bert")
+    batch = inputs(folder)
+    rows = [{**{name: value[i % 4] for name, value in batch.items()}, "labels": LABELS[i % 4]} for i in range(8)]
+
+    def trained(output: str, resume: str | None = None) -> dict[str, Tensor]:
+        wrapped = regularize(classifier(folder, dropout=True), [AVERAGED, {"name": "rapt", "layers": "1-2"}], seed=1)
+        arguments = TrainingArguments(
+            str(tmp_path / output), max_steps=4, save_steps=2, per_device_train_batch_size=2, seed=1, use_cpu=True,
+            gradient_accumulation_steps=2, learning_rate=1e-3, report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        Trainer(model=wrapped, args=arguments, train_dataset=rows).train(resume_from_checkpoint=resume)
+        return wrapped.state_dict()
+
+    whole = trained("whole")
+    resumed = trained("resumed", str(tmp_path / "whole" / "checkpoint-2"))
+    assert int(whole["passes"]) == 8
+    assert [name for name, value in whole.items() if not torch.equal(resumed[name], value)] == []
