@@ -207,7 +207,8 @@ def regularize(model: PreTrainedModel, perturb: Methods, seed: int = 0) -> Regul
     """A Hugging Face sequence classifier with methods in its training loss: a module with the same arguments, for
     `transformers.Trainer` or any other loop. The model itself is trained; save `regularized.model`.
 
-    perturb, seed: see `build_step`.
+    model: its weights in float32 (`from_pretrained(..., dtype="float32")`); perturb, seed: see `build_step`.
+    Raises `UserError`.
     """
     specs = _methods(perturb)
     from mtrobust.training.regularized import Regularized

@@ -205,6 +205,15 @@ def test_a_step_is_the_task_loss_and_its_methods(defs: Path, tiny_model_dir, tok
     assert both.loss.item() == pytest.approx(parts.item(), rel=1e-5)
 
 
+def test_a_checkpoint_in_half_precision_is_trained_in_float32(defs: Path, tmp_path: Path, tiny_model_dir):
+    import torch
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(tiny_model_dir("bert"), dtype="bfloat16").save_pretrained(tmp_path)
+    model = mtrobust.build_model(str(tmp_path), {"mood": mtrobust.load_task_defs(defs)["mood"]})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_a_decoder_comes_with_its_checkpoint(tmp_path: Path):
     import torch
     from transformers import AutoTokenizer, T5ForConditionalGeneration

@@ -29,8 +29,9 @@ _TASK = "task"
 class Regularized(nn.Module):
     """A sequence classifier or regressor whose loss has the terms of methods in it while it trains.
 
-    model: of the family's `…ForSequenceClassification` class; it is trained itself, nothing is copied, and
-    `regularized.model` is what is saved, evaluated and published. perturb: the methods; seed: keys their noise.
+    model: of the family's `…ForSequenceClassification` class, in float32 or float64; it is trained itself, nothing is
+    copied, and `regularized.model` is what is saved, evaluated and published. perturb: the methods; seed: keys their
+    noise.
     Raises `UserError` for other models and for methods or layers that do not fit.
 
     In training mode with labels the loss is that of a `TrainStep`: one number, its terms by name in `terms`. A label of
@@ -119,6 +120,12 @@ def _check(model: Any) -> None:
     if problem not in (None, "regression" if outputs == 1 else "single_label_classification"):
         raise UserError(f"model: {kind}: problem_type {problem} with {outputs} outputs is not supported (supported: "
                         "single_label_classification, or regression with one output)")  # fmt: skip
+    narrow = {parameter.dtype for parameter in model.parameters()} - {torch.float32, torch.float64}
+    if narrow:  # as transformers loads a file that has such weights, unless it is told otherwise
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in narrow))
+        raise UserError(f"model: {kind}: weights in {names} are not supported (supported: float32, float64); load it "
+                        'with from_pretrained(..., dtype="float32"), and let autocast compute in bfloat16 '
+                        "(TrainingArguments: bf16=True)")  # fmt: skip
     if model.is_activation_checkpointing:
         raise UserError(f"model: {kind}: gradient checkpointing is on, which is not supported here; mtrobust.train has "
                         "gradient_checkpointing")  # fmt: skip

@@ -19,7 +19,7 @@ def classifier(folder: Path, outputs: int = 3, dropout: bool = False) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(1)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=outputs)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=outputs, dtype="float32")
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0
@@ -206,6 +206,21 @@ def test_other_models_are_refused(tiny_model_dir):
     model.gradient_checkpointing_enable()
     with pytest.raises(UserError, match="gradient checkpointing is on"):
         regularize(model, "rapt")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_refused(dtype: torch.dtype, tiny_model_dir, tmp_path: Path):
+    from transformers import AutoModelForSequenceClassification
+
+    classifier(tiny_model_dir("bert")).to(dtype).save_pretrained(tmp_path)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"weights in {name} are not supported .*from_pretrained\(\.\.\., dtype="):
+        regularize(AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype="auto"), "rapt")
+    wrapped = regularize(classifier(tmp_path), "rapt,smart").train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = wrapped(**inputs(tiny_model_dir("bert")), labels=LABELS).loss
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is None or p.grad.dtype == torch.float32 for p in wrapped.parameters())
 
 
 @pytest.mark.slow
