@@ -20,7 +20,8 @@ class LogOdds(Divergence):
 
     def values(self, clean_logits: Tensor, noisy_logits: Tensor, support: Tensor | None) -> Tensor:
         assert support is None
-        p, q = widen(clean_logits).softmax(-1), widen(noisy_logits).softmax(-1)
+        # Not softmax: the log-odds of a probability near 1 are made of its rounding, so this has to be theirs.
+        p, q = (widen(logits).log_softmax(-1).exp() for logits in (clean_logits, noisy_logits))
         gap = (self._odds(p) - self._odds(q)).detach()
         return 2 * ((p - q) * gap if self.both else p * gap).sum(-1)
 

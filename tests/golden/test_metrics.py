@@ -118,7 +118,8 @@ def test_span_decoding_equals_the_released_code(golden: Path) -> None:
             projected = final_text(case["pred_text"], case["orig_text"], case["do_lower_case"])
             assert projected == case["final_text"], case["id"]
         elif stops:
-            decode_question([window(f, case) for f in case["features"]], True, case["n_best_size"], 30)
+            windows = [window(feature, case) for feature in case["features"]]
+            decode_question(windows, case["version_2_with_negative"], case["n_best_size"], case["max_answer_length"])
             continue
         else:
             compare_decoding(case)

@@ -15,7 +15,12 @@ from tests.golden.exemptions import Ledger
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MTDNN_LABELS = {"mnli": ["contradiction", "neutral", "entailment"]}
+THREE_WAY = ["contradiction", "neutral", "entailment"]
+MTDNN_LABELS = {
+    **dict.fromkeys(["mnli", "snli", "anli"], THREE_WAY),
+    **dict.fromkeys(["qnli", "rte"], ["not_entailment", "entailment"]),
+    "scitail": ["neutral", "entails"],
+}
 REGRESSION = {"stsb"}
 
 
