@@ -213,7 +213,9 @@ def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> bytes:
         if padding is not None:
             backend.enable_padding(**padding)
     facts = [tokenizers.__version__, type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.model_input_names]
+    facts.append(tokenizer.split_special_tokens)  # no part of the backend's text
     special = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    special += [tokenizer.bos_token_id, *sorted(set(tokenizer.all_special_ids))]  # those that task types look for
     return hashlib.blake2b(json.dumps([text, facts, special], default=str).encode()).digest()
 
 

@@ -137,6 +137,27 @@ def test_built_once_and_again_when_anything_changed(tmp_path: Path, tiny_model_d
     assert not list(cache.glob("*.tmp")) and not list(cache.glob(".*"))
 
 
+def test_settings_of_a_tokenizer_that_its_file_does_not_hold_make_a_new_cache(
+    tmp_path: Path, tiny_model_dir: Callable[[str], Path]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = tiny_model_dir("bert")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "train.jsonl").write_text('{"text": "a [SEP] b"}\n', encoding="utf-8")
+    single = TaskDef(name="one", task_type="MaskLM", data_format="MLM")
+
+    def ids_and_words(**settings: Any) -> list[list[int]]:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+        feature = load_features(single, "train", tmp_path, tokenizer, 16, tmp_path / "cache", training=True).row(0)
+        return [feature["input_ids"].tolist(), feature["word"].tolist()]
+
+    plain, split, further = ids_and_words(), ids_and_words(split_special_tokens=True), ids_and_words(bos_token="a")
+    assert len(split[0]) > len(plain[0])  # the brackets are text
+    assert further[0] == plain[0] and further[1][1] == -1 != plain[1][1]  # "a" is no word any more
+    assert ids_and_words() == plain
+
+
 def test_changed_code_of_a_task_type_is_not_served_from_an_old_cache(
     tmp_path: Path, bert: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
