@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mtrobust.config import PerturbSpec, StrictModel
 from mtrobust.config_values import faults_of, show, wrong_kind
@@ -38,13 +38,14 @@ class EvalSet(StrictModel):
     split: str = Field("dev", description="which of its splits")
     labels: list[str] | None = Field(None, description="label names of the set; default: the task's")
     map: dict[str, str] = Field(default_factory=dict, description="the task's label -> the set's label")
-    group_by: list[str] | None = Field(
-        None, min_length=1, description="extra column of the rows, or several: figures for each of their values too"
-    )
-    worst_of: str | None = Field(
-        None, description="extra column: rows that agree in it are variants, of which the worst counts too"
-    )
+    group_by: list[str] | None = Field(None, min_length=1, description="extra columns: figures for each value too")
+    worst_of: str | None = Field(None, description="extra column: of rows alike in it (variants) the worst counts too")
     metric_meta: list[str] | None = Field(None, description="metrics; default: the task's")
+
+    @field_validator("data", "split")
+    @classmethod
+    def _inside_the_data_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return TaskDef._relative_folder(value) if info.field_name == "data" else TaskDef._sound_splits([value or ""])[0]
 
     @field_validator("labels", mode="before")
     @classmethod

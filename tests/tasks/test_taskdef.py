@@ -285,6 +285,10 @@ def test_a_copy_has_its_own_type() -> None:
         ("eval_sets: [imdb]", "t.eval_sets: ['imdb']: must be a mapping of set names"),
         ("eval_sets: {imdb: 3}", "t.eval_sets.imdb: 3: must be a mapping"),
         ("eval_sets: {imdb: {mapp: {}}}", "t.eval_sets.imdb.mapp: unknown; did you mean 'map'?"),
+        ("eval_sets: {x: {data: /etc}}", "t.eval_sets.x.data: /etc: must be a folder inside the data folder"),
+        ("eval_sets: {x: {data: ../x}}", "t.eval_sets.x.data: ../x: must be a folder inside the data folder"),
+        ("eval_sets: {x: {data: ''}}", "t.eval_sets.x.data: '': must be a folder inside the data folder"),
+        ("eval_sets: {x: {split: ../../outside/z}}", "t.eval_sets.x.split: '../../outside/z': a split's name is made"),
         (
             "eval_sets: {imdb: {labels: [c, d]}}",
             "t.eval_sets.imdb.map: a: not mapped, and: not among the set's labels (c, d)",
