@@ -70,6 +70,10 @@ def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
     assert [(row["text"], row["label"]) for row in read_rows(SINGLE, tsv)] == [(text, 1), ("no end", 0)]
 
 
+def test_an_id_may_begin_as_the_mark_of_an_archive(tmp_path: Path) -> None:
+    assert [row["id"] for row in read_rows(SINGLE, put(tmp_path, "PK7\t1\tfine\n", "train.tsv"))] == ["PK7"]
+
+
 def test_gzip(tmp_path: Path) -> None:
     path = put(tmp_path, gzip.compress(GOOD.encode() * 2), "train.jsonl.gz")
     assert [row["id"] for row in read_rows(SINGLE, path)] == ["line-1", "line-2"]
@@ -136,6 +140,7 @@ def test_squad_json(tmp_path: Path) -> None:
         (gzip.compress(b"x", mtime=0), "1: the file is gzip, not UTF-8 text"),
     ],
 )
+        (b"PK\x03\x04\x14\x00", "1: the file is a zip archive, not UTF-8 text"),
 def test_broken_jsonl(tmp_path: Path, data: str | bytes, message: str) -> None:
     found = faults(SINGLE, put(tmp_path, data))
     assert len(found) == 1 and message in found[0], found
