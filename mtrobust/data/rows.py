@@ -10,6 +10,7 @@ import gzip
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -191,11 +192,8 @@ def _lines(file: IO[bytes], faults: Faults) -> Iterator[tuple[str, str | None, s
                 yield str(number), line.decode("utf-8").rstrip("\r\n"), ""
             except UnicodeDecodeError as error:
                 byte = error.object[error.start]
-                yield (
-                    str(number),
-                    None,
-                    f"row: byte 0x{byte:02x} at column {error.start + 1} is not UTF-8; convert the file",
-                )
+                fault = f"row: byte 0x{byte:02x} at column {error.start + 1} is not UTF-8; convert the file"
+                yield str(number), None, fault
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         faults.add(str(number + 1), f"the gzip file is damaged or cut off here: {error}")
 
@@ -220,20 +218,33 @@ def _read_jsonl_gz(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[R
 def _parse_json(text: str) -> tuple[Any, str]:
     """(value, "") or (None, what is wrong)."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _JSON.decode(text)
+        if "\\u" in text and _has_surrogate(value):
+            return None, "row: holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+        return value, ""
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         place = f"line {error.lineno} column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         return None, f"row: not valid JSON at {place}: {error.msg}{' (cut off?)' if cut else ''}"
     except (ValueError, RecursionError) as error:
         return None, f"row: not valid JSON: {error}"
-    if "\\u" in text and _has_surrogate(value):
-        return None, "row: holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
-    return value, ""
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number; leave the field out, or give a finite number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a repeated key is a fault instead of the last one winning in silence."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"key '{twice:.60}' is written twice")
+    return made
+
+
+# kept, since making a decoder takes longer than reading a short row
+_JSON = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
 
 
 def _has_surrogate(value: Any) -> bool:
@@ -270,7 +281,7 @@ def _read_json(task: TaskDef, file: IO[bytes], faults: Faults) -> Iterator[Recor
     file.seek(0)
     try:
         head = json.loads(first.decode("utf-8-sig"))
-    except ValueError:  # a document over several lines, or bad text, which the readers tell
+    except (ValueError, RecursionError):  # a document over several lines, or bad text, which the readers tell
         head = None
     document = task.data_format == "MRC" if head is None else not isinstance(head, dict) or "data" in head
     yield from (_read_squad if document else _read_jsonl)(task, file, faults)

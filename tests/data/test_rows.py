@@ -119,6 +119,8 @@ def test_squad_json(tmp_path: Path) -> None:
         ("null", "1: row: must be a JSON object, not null"),
         ("[" * 100_000, "1: row: not valid JSON"),
         ('{"text": "\\ud83d", "label": 0}', "1: row: holds half of a surrogate pair"),
+        ('{"text": "a", "label": 0, "text": "b"}', "1: row: not valid JSON: key 'text' is written twice"),
+        ('{"text": "a", "label": 0, "x": [{"y": 1, "y": 1}]}', "1: row: not valid JSON: key 'y' is written twice"),
         ('{"label": 0}', "1: text: "),
         ('{"text": "", "label": 0}', "1: text: "),
         ('{"text": " \\t ", "label": 0}', "1: text: "),
@@ -138,9 +140,9 @@ def test_squad_json(tmp_path: Path) -> None:
         (GOOD.encode() + '{"text": "caf\u00e9"}'.encode("latin-1"), "2: row: byte 0xe9 at column 14 is not UTF-8"),
         (GOOD.encode("utf-16"), "1: the file is UTF-16, not UTF-8 text"),
         (gzip.compress(b"x", mtime=0), "1: the file is gzip, not UTF-8 text"),
+        (b"PK\x03\x04\x14\x00", "1: the file is a zip archive, not UTF-8 text"),
     ],
 )
-        (b"PK\x03\x04\x14\x00", "1: the file is a zip archive, not UTF-8 text"),
 def test_broken_jsonl(tmp_path: Path, data: str | bytes, message: str) -> None:
     found = faults(SINGLE, put(tmp_path, data))
     assert len(found) == 1 and message in found[0], found
@@ -189,6 +191,8 @@ def test_broken_fields(tmp_path: Path, task: TaskDef, row: dict[str, Any], messa
             "is_impossible: true, but there are answers",
         ),
         ('{"data": []}', " has no rows"),
+        ('{"data": [], "data": [3]}', " not valid JSON: key 'data' is written twice"),
+        ("[" * 100_000, " not valid JSON: maximum recursion depth"),
         (b'{"data": [\n"caf\xe9"]}', "2: byte 0xe9 is not UTF-8"),
     ],
 )
