@@ -29,7 +29,7 @@ def checked_answers(value: Any, context: str) -> dict[str, list[Any]] | None:
             raise RowError("answers.answer_start", f"is {start!r:.60}; a whole number is needed")
         found = context[start : start + len(text)] if start >= 0 else ""
         if found != text:
-            fault = f"at {start} the context has {found!r:.60}, not the answer {text!r:.60}"
+            fault = f"at {start!r:.60} the context has {found!r:.60}, not the answer {text!r:.60}"
             raise RowError("answers.answer_start", fault)
     return {"text": texts, "answer_start": starts}
 

@@ -79,6 +79,7 @@ def test_definition_faults(task: TaskDef, fault: str) -> None:
         ({"answers": {"text": ["The"], "answer_start": [True]}}, "answers.answer_start", "whole number"),
         ({"answers": {"text": ["The"], "answer_start": [-112]}}, "answers.answer_start", "not the answer"),
         ({"answers": {"text": ["bridge"], "answer_start": [9]}}, "answers.answer_start", "the context has 'ridge '"),
+        ({"answers": {"text": ["1886"], "answer_start": [10**400]}}, "answers.answer_start", "^.{,150}$"),
         ({"gold_answers": "1886"}, "gold_answers", "a list of texts"),
         ({"gold_answers": []}, "gold_answers", "a list of texts"),
         ({"gold_answers": ["1886", " "]}, "gold_answers", "a list of texts"),
