@@ -64,6 +64,9 @@ def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
     name, ids, labels, text, *candidates = fields
     row: dict[str, Any] = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(",")}
     row["label"] = None
+    if len(row["candidate_ids"]) != len(candidates):
+        fault = f"{len(row['candidate_ids'])} ids for {len(candidates)} candidates; one for each is needed"
+        raise RowError("candidate ids", fault)
     if not labels:
         return row
     values = [_relevance(label, task.labels) for label in labels.split(",")]

@@ -81,6 +81,8 @@ def test_a_line_of_a_question(tmp_path: Path) -> None:
         (MOOD, "0\tgood", "columns: 2 found, 3 needed (id, label, text)"),
         (NUMBERS, "0\ta\t1\tWho?\tx", "columns: 5 found, 6 or more needed (id, candidate ids, labels, "),
         (NUMBERS, "0\ta,b\t1\tWho?\tx\ty", "label: 1 labels for 2 candidates; one for each is needed"),
+        (NUMBERS, "0\ta\t1,0\tWho?\tx\ty", "candidate ids: 1 ids for 2 candidates; one for each is needed"),
+        (NUMBERS, "0\ta,b,c\t\tWho?\tx\ty", "candidate ids: 3 ids for 2 candidates; one for each is needed"),
         (NAMED, "0\ta,b\tno,yes\tWho?\tx\ty", "label: 'no': a number or one of not_entailment, entailment is needed"),
         (NUMBERS, "0\ta,b\t1,nan\tWho?\tx\ty", "label: 'nan': a number is needed for each candidate"),
         (TAGS, "0\tO O\t['a', 'b']", "tags: 'O O': a list of texts is needed, ['a', 'b']"),
