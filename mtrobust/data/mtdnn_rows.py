@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # --- canonical TSV: fixed columns, no header, no quoting --------------------------------------------------------------
 
+_MOST_DIGITS = 18  # of a place in a text; Python refuses to read numbers of thousands
 _MANY = "PremiseAndMultiHypothesis"  # the only one with any number of columns
 _COLUMNS = {
     "PremiseOnly": ("id", "label", "text"),
@@ -63,10 +64,10 @@ def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:
     """Candidates with their ids and `label`, see `_best`."""
     name, ids, labels, text, *candidates = fields
     row: dict[str, Any] = {"id": name, "text": text, "candidates": candidates, "candidate_ids": ids.split(",")}
-    row["label"] = None
     if len(row["candidate_ids"]) != len(candidates):
         fault = f"{len(row['candidate_ids'])} ids for {len(candidates)} candidates; one for each is needed"
         raise RowError("candidate ids", fault)
+    row["label"] = None
     if not labels:
         return row
     values = [_relevance(label, task.labels) for label in labels.split(",")]
@@ -116,13 +117,14 @@ def _answers(text: str) -> dict[str, list[Any]] | None:
     if text[0] in "{[":
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RowError("answer", f"{text!r:.60}: not valid JSON: {error}") from None
         return {"text": [], "answer_start": []} if isinstance(value, dict) and value.get("is_impossible") else value
     start, *rest = text.split(":::", 3)
+    start = start.strip()
     if len(rest) == 3 and rest[1].strip() == "1":
         return {"text": [], "answer_start": []}
-    if len(rest) != 3 or not start.strip().isdecimal() or rest[1].strip() != "0":
+    if len(rest) != 3 or not start.isdecimal() or len(start) > _MOST_DIGITS or rest[1].strip() != "0":
         raise RowError("answer", f"{text!r:.60}: start:::end:::is_impossible:::answer is needed, or JSON")
     return {"text": [rest[2]], "answer_start": [int(start)]}
 

@@ -90,6 +90,8 @@ def test_a_line_of_a_question(tmp_path: Path) -> None:
         (TAGS, "0\t['O']\t[1]", "tokens: '[1]': a list of texts is needed"),
         (QA, "0\t13:::Rome\tAnna.\tWho?", "answer: '13:::Rome': start:::end:::is_impossible:::answer is needed"),
         (QA, '0\t{"text"\tAnna.\tWho?', "answer: '{\"text\"': not valid JSON"),
+        (QA, f"0\t{'[' * 100_000}\tAnna.\tWho?", f"answer: '{'[' * 59}: not valid JSON: maximum recursion depth"),
+        (QA, f"0\t{'9' * 5000}:::3:::0:::c\tAnna.\tWho?", f"answer: '{'9' * 59}: start:::end:::is_impossible:::answer"),
     ],
 )
 def test_bad_lines(task: TaskDef, line: str, message: str) -> None:
