@@ -111,9 +111,11 @@ def null_position(ids: Iterable[int], cls_id: int | None) -> int:
 
 
 def arrays_of(window: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """(bool [T], the tokens of the passage; int32 [T, 2], their character offsets, 0 where not known)."""
+    """(bool [T], the tokens of the passage; int32 [T, 2], their character offsets, 0 where not known and outside the
+    passage, where they say nothing and nobody has checked them)."""
     import numpy as np
 
     passage = np.array([part == 1 for part in parts_of(window, tokenizer)], dtype=bool)
-    offsets = np.asarray(window["offsets"] or [[0, 0]] * len(passage), dtype=np.int32)
-    return passage, offsets
+    pairs = window["offsets"] or [[0, 0]] * len(passage)
+    inside = [pair if of else [0, 0] for pair, of in zip(pairs, passage, strict=True)]
+    return passage, np.asarray(inside, dtype=np.int32)

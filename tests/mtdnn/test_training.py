@@ -176,6 +176,16 @@ def test_a_bad_line_is_named(
     assert line.startswith(f"{path}:2: {message or 'token_id: is missing; a list'}")
 
 
+def test_offsets_outside_the_passage_are_not_read(tmp_path: Path, tiny_model_dir: Callable[[str], Path]) -> None:
+    far = [10**30, 10**30]
+    odd = {"offset_mapping": [far, far, far, [0, 4], far], "uid": "odd"}
+    write_rows(tmp_path / "squad_dev.json", [SPAN | READ, SPAN | READ | odd])
+    tokenizer = tokenizer_of(tiny_model_dir("bert"))
+    good, same = load_features(QA, "dev", tmp_path, tokenizer, 64, tmp_path / "c", training=False)
+    assert same["offset_start"].tolist() == good["offset_start"].tolist() == [-1, -1, -1, 0, -1]
+    assert same["offset_end"].tolist() == good["offset_end"].tolist() == [-1, -1, -1, 4, -1]
+
+
 @pytest.mark.parametrize(
     ("line", "training", "message"),
     [
