@@ -26,12 +26,20 @@ NONE = "(no answer)"
 MIN_LEN = 16  # below this a window cannot hold a question and a useful piece of the passage
 
 
-def _cut_questions(questions: list[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[str]:
-    """The questions without surrounding space, cut after `limit` tokens."""
-    questions = [question.strip() for question in questions]
-    encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
-    pieces = zip(questions, encoded["offset_mapping"], strict=True)
-    return [q[: offsets[limit - 1][1]] if len(offsets) > limit else q for q, offsets in pieces]
+def _cut_questions(questions: list[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> tuple[list[str], list[int]]:
+    """The questions without surrounding space, cut after at most `limit` tokens, and how many tokens each has."""
+    questions, lengths = [question.strip() for question in questions], [0] * len(questions)
+    waiting = list(range(len(questions)))
+    while waiting:  # a piece of a text may have more tokens than it had in the whole
+        encoded = tokenizer([questions[i] for i in waiting], add_special_tokens=False, return_offsets_mapping=True)
+        found, waiting = dict(zip(waiting, encoded["offset_mapping"], strict=True)), []
+        for i, offsets in found.items():
+            lengths[i] = len(offsets)
+            if len(offsets) > limit:  # tokens of one character (the bytes of an emoji) go together
+                whole = [end for _, end in offsets[:limit] if end <= offsets[limit][0]]
+                questions[i] = questions[i][: min(max(whole, default=0), len(questions[i]) - 1)]
+                waiting.append(i)
+    return questions, lengths
 
 
 def _span_positions(
@@ -177,8 +185,8 @@ class SpanType(TaskType):
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool
     ) -> list[dict[str, Any]]:
-        """One feature per window. Windows of one passage overlap by `doc_stride` tokens, by less where the length
-        leaves no room for that. Raises `UserError` for a `max_len` that is too short or a tokenizer without offsets."""
+        """One feature per window. Windows of one passage overlap by `doc_stride` tokens, at most by half of what the
+        question leaves free. Raises `UserError` for a `max_len` that is too short or a tokenizer without offsets."""
         if max_len < MIN_LEN:
             raise UserError(f"{self.task.name}: max_len: {max_len} is too short for a passage (at least {MIN_LEN})")
         if not tokenizer.is_fast:
@@ -195,24 +203,30 @@ class SpanType(TaskType):
         self, rows: Rows, places: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_len: int
     ) -> list[dict[str, Any]]:
         """The windows of rows with texts; places: what `row` of their features is."""
-        limit = min(MAX_QUESTION, max_len // 2)
-        room = max_len - limit - tokenizer.num_special_tokens_to_add(pair=True)
-        encoded = tokenizer(
-            _cut_questions([row["question"] for row in rows], tokenizer, limit),
-            [row["context"] for row in rows],
-            truncation="only_second",
-            max_length=max_len,
-            stride=min(self.task.doc_stride, room // 2),
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        sample = encoded["overflow_to_sample_mapping"]
-        edges = [i == 0 or sample[i] != sample[i - 1] for i in range(len(sample))] + [True]
-        return [
-            _feature(encoded, i, places[at], rows[at], (edges[i], edges[i + 1]), tokenizer.cls_token_id)
-            for i, at in enumerate(sample)
-        ]
+        asked = [row["question"] for row in rows]
+        questions, lengths = _cut_questions(asked, tokenizer, min(MAX_QUESTION, max_len // 2))
+        rest = max_len - tokenizer.num_special_tokens_to_add(pair=True)
+        overlaps = [min(self.task.doc_stride, (rest - length) // 2) for length in lengths]
+        features = []
+        for overlap in sorted(set(overlaps)):  # one call each: a row's windows do not depend on the rows beside it
+            chosen = [i for i, other in enumerate(overlaps) if other == overlap]
+            encoded = tokenizer(
+                [questions[i] for i in chosen],
+                [rows[i]["context"] for i in chosen],
+                truncation="only_second",
+                max_length=max_len,
+                stride=overlap,
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+            )
+            sample = [chosen[at] for at in encoded["overflow_to_sample_mapping"]]
+            edges = [i == 0 or sample[i] != sample[i - 1] for i in range(len(sample))] + [True]
+            features += [
+                _feature(encoded, i, places[at], rows[at], (edges[i], edges[i + 1]), tokenizer.cls_token_id)
+                for i, at in enumerate(sample)
+            ]
+        return features
 
     def build_head(self, info: EncoderInfo) -> HeadContract:
         """The family's span head."""
