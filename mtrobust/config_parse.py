@@ -7,7 +7,7 @@ Flags are the fields of `TrainConfig` (`--learning_rate 2e-5`; lists as `a,b` or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
@@ -289,10 +289,16 @@ def _put_option(
         sources[spec.name, option] = flag
 
 
-def task_perturb_faults(tasks: Mapping[str, TaskDef]) -> list[str]:
-    """Faults in the `perturb` that task definitions set for their own task."""
+def task_perturb_faults(tasks: Mapping[str, TaskDef], files: Iterable[str | Path]) -> list[str]:
+    """Faults in the `perturb` that task definitions set for their own task. files: those that the tasks come from."""
     specs = [(name, spec) for name, task in tasks.items() for spec in task.perturb or []]
-    return [fault for name, spec in specs for fault in check_options(spec, f"{name}.perturb")]
+    found = [(name, fault) for name, spec in specs for fault in check_options(spec, f"{name}.perturb")]
+    if not found:
+        return []
+    from mtrobust.tasks.taskdef import find_task_def
+
+    origin = {name: path for path in map(find_task_def, files) for name in read_yaml(path, "task-definition")}
+    return [f"{origin[name]}: {fault}" for name, fault in found]
 
 
 def _unset_none(spec: PerturbSpec) -> None:

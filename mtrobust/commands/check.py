@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     defined = load_task_defs(args.task_def, use=args.tasks)
     chosen, faults = select_tasks(args.tasks, defined, "--tasks")
     tasks = {name: defined[name] for name in chosen}
-    faults += task_perturb_faults(tasks)
+    faults += task_perturb_faults(tasks, args.task_def)
     table: list[tuple[str, ...]] = []
     if args.data_dir is None:
         table = [("task", "type", "labels", "splits")]

@@ -51,7 +51,7 @@ def _methods_of_tasks(config: TrainConfig) -> list[str]:
     from mtrobust.tasks.taskdef import load_task_defs
 
     try:
-        return task_perturb_faults(load_task_defs(list(config.task_def), use=()))
+        return task_perturb_faults(load_task_defs(list(config.task_def), use=()), config.task_def)
     except UserError:
         return []  # already said by the checks of the run
 

@@ -176,11 +176,11 @@ DEFINITIONS = [
     Case("unknown key", CHECK, ["pairs.lables", "'labels'"], defs(labels="lables: [a, b]")),
     Case("dropout", CHECK, ["pairs.dropout_p: 1.5"], defs(metric_meta="dropout_p: 1.5")),
     Case("san", CHECK, ["mood.enable_san"], {"defs.yml": DEFS.replace("mood:\n", "mood:\n  enable_san: true\n")}),
-    Case("method of a task", CHECK, ["pairs.perturb", "'rapd'", "'rapt'"], defs(metric_meta="perturb: rapd")),
+    Case("method of a task", CHECK, ["defs.yml: pairs.perturb: ", "'rapt'"], defs(metric_meta="perturb: rapd")),
     Case(
         "option of a task's method",
         CHECK,
-        ["pairs.perturb: rapt.eta: -1"],
+        ["defs.yml: pairs.perturb: rapt.eta: -1"],
         defs(metric_meta="perturb: {name: rapt, eta: -1}"),
     ),
     Case("data outside", CHECK, ["pairs.data"], defs(metric_meta="data: ../elsewhere")),
