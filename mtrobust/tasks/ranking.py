@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from mtrobust.tasks import labels as given
 from mtrobust.tasks import tokenised as tokens
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
@@ -32,7 +34,7 @@ def checked_candidates(raw: dict[str, Any]) -> list[str]:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class ListType(TaskType):
@@ -57,27 +59,33 @@ class ListType(TaskType):
                 raise RowError("candidates", "at least 2 are needed, each with token_id and type_id")
         else:
             row = raw | {"text": checked_text(raw, "text"), "candidates": checked_candidates(raw)}
-        given = raw.get("label")
-        return row | {"label": None if given is None else self.label(given, len(row["candidates"]))}
+        label = raw.get("label")
+        if label is not None:
+            label = self.label(label, len(row["candidates"]), tokens.is_tokenised(raw))
+        return row | {"label": label}
 
-    def label(self, value: Any, size: int) -> int | list[float]:
-        """The right candidate's number, or how right each is, of a list of that size. Raises `RowError`."""
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size:
-            return value
+    def label(self, value: Any, size: int, ids: bool = False) -> int | list[float]:
+        """The right candidate's number, or how right each is, of a list of that size. ids: see `gains`. Raises
+        `RowError`."""
+        if given.is_whole(value) and 0 <= value < size:
+            return int(value)
         if isinstance(value, list) and len(value) == size:
-            return self.gains(value)
+            return self.gains(value, ids)
         allowed = f"the number of the right candidate, 0 to {size - 1}, or a list of {size} numbers, one for each"
-        raise RowError("label", f"{value!r:.60}: allowed: {allowed}")
+        raise RowError("label", f"{given.brief(value)}: allowed: {allowed}")
 
-    def gains(self, values: list[Any]) -> list[float]:
-        """How right each candidate is, from numbers or the definition's two label names. Raises `RowError`."""
+    def gains(self, values: list[Any], ids: bool = False) -> list[float]:
+        """How right each candidate is, from the definition's two label names or other numbers. ids: a number is itself,
+        whatever the names are. Raises `RowError`."""
         names = self.task.labels
-        numbers = [names.index(value) if value in names else value for value in values]
+        named = [given.name_id(value, [] if ids and _number(value) else names) for value in values]
+        numbers = [value if place is None else place for value, place in zip(values, named, strict=True)]
+        shown = given.brief(values)
         if not all(_number(number) and number >= 0 for number in numbers):
             also = f", or {' and '.join(names)}" if names else ""
-            raise RowError("label", f"{values!r:.60}: a number that is at least 0 is needed for each candidate{also}")
+            raise RowError("label", f"{shown}: a number that is at least 0 is needed for each candidate{also}")
         if not any(numbers):
-            raise RowError("label", f"{values!r:.60}: no candidate is right; leave the label out for an unlabelled row")
+            raise RowError("label", f"{shown}: no candidate is right; leave the label out for an unlabelled row")
         return [float(number) for number in numbers]
 
     @staticmethod
@@ -228,11 +236,11 @@ class MultipleChoice(ListType):
         row = super().parse_row(raw)
         return row if raw.get("context") is None else row | {"context": checked_text(raw, "context")}
 
-    def gains(self, values: list[Any]) -> list[float]:
+    def gains(self, values: list[Any], ids: bool = False) -> list[float]:
         """1 for the right choice, 0 for the others. Raises `RowError`."""
-        gains = super().gains(values)
+        gains = super().gains(values, ids)
         if sorted(gains) != [0.0] * (len(gains) - 1) + [1.0]:
-            raise RowError("label", f"{values!r:.60}: one 1 and else 0 are needed: exactly one choice is right")
+            raise RowError("label", f"{given.brief(values)}: one 1 and else 0 are needed: exactly one choice is right")
         return gains
 
     def pair(self, row: dict[str, Any], candidate: str) -> tuple[str, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.registry import suggestion
+from mtrobust.tasks import labels as given
 from mtrobust.tasks import tokenised as tokens
 from mtrobust.tasks.base import TASK_TYPES, Batch, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS, Metric
@@ -45,7 +47,7 @@ def second_begins(parts: Sequence[int | None]) -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class SequenceType(TaskType):
@@ -57,8 +59,9 @@ class SequenceType(TaskType):
     tokenised: ClassVar[bool] = True
 
     @abstractmethod
-    def label(self, value: Any) -> int | float:
-        """A given label as the head is trained on it. Raises `RowError`."""
+    def label(self, value: Any, ids: bool = False) -> int | float:
+        """A given label as the head is trained on it. ids: a number is an id, whatever the names are. Raises
+        `RowError`."""
 
     @abstractmethod
     def soft_label(self, value: Any) -> list[float]:
@@ -66,8 +69,9 @@ class SequenceType(TaskType):
 
     def parse_row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Checks `text`, `text_pair` (or token ids), `label` and `soft_label`; labels not given (or null) are None."""
-        row = dict(raw) if tokens.is_tokenised(raw) else raw | self._texts(raw)
-        row["label"] = None if raw.get("label") is None else self.label(raw["label"])
+        preprocessed = tokens.is_tokenised(raw)
+        row = dict(raw) if preprocessed else raw | self._texts(raw)
+        row["label"] = None if raw.get("label") is None else self.label(raw["label"], preprocessed)
         soft = raw.get("soft_label", raw.get("softlabel"))  # the latter: MT-DNN's name
         row["soft_label"] = None if soft is None else self.soft_label(soft)
         return row
@@ -101,10 +105,10 @@ class SequenceType(TaskType):
         features = []
         for i, (row, (inputs, parts)) in enumerate(zip(rows, encoded, strict=True)):
             feature: dict[str, Any] = dict(inputs)
-            given = row.get("label") is not None
-            feature |= {"row": i, "labels": row["label"] if given else 0, "labelled": self.is_labelled(row)}
+            has_label = row.get("label") is not None
+            feature |= {"row": i, "labels": row["label"] if has_label else 0, "labelled": self.is_labelled(row)}
             soft = row.get("soft_label") if self.task.kd_weight else None
-            feature |= {"has_label": given, "has_soft": soft is not None}
+            feature |= {"has_label": has_label, "has_soft": soft is not None}
             feature["soft"] = np.asarray(soft or [0.0] * self.task.n_class, dtype=np.float32)
             feature["second"] = second_begins(parts) if self.task.enable_san else 0
             features.append(feature)
@@ -190,18 +194,15 @@ class Classification(SequenceType):
         binary = [name for name in task.metric_meta if name in METRICS and METRICS[name].two_classes and n > 2]
         return faults + [f"metric_meta: {name}: only for two classes, not {n} (ACC, F1MAC, MCC are)" for name in binary]
 
-    def label(self, value: Any) -> int:
-        """The id of a label name, or an id itself (an int, or its digits as a text)."""
+    def label(self, value: Any, ids: bool = False) -> int:
+        """The id of a label name, or an id itself (a whole number, or its digits as a text)."""
         names = self.task.labels
-        if isinstance(value, str) and value in names:
-            return names.index(value)
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-            return value
+        for known in (value, given.from_digits(value)):
+            if (found := given.class_id(known, names, ids)) is not None:
+                return found
         hint = suggestion(value, names) if isinstance(value, str) else ""
         allowed = f"{', '.join(names)}, or their numbers 0 to {len(names) - 1}"
-        raise RowError("label", f"{value!r:.60}: unknown{hint} (allowed: {allowed})")
+        raise RowError("label", f"{given.brief(value)}: unknown{hint} (allowed: {allowed})")
 
     def soft_label(self, value: Any) -> list[float]:
         """A probability for each label, in their order; divided by their sum, which may differ from 1 by 1e-3."""
@@ -277,14 +278,17 @@ class Regression(SequenceType):
         faults = [f"n_class: {task.n_class}: Regression has 1 output"] if task.n_class != 1 else []
         return faults + (["labels: Regression has numbers, not named labels"] if task.labels else [])
 
-    def label(self, value: Any, field: str = "label") -> float:
-        """A finite number, or its decimal form as a text. field: what messages call it."""
+    def label(self, value: Any, ids: bool = False) -> float:
+        """A finite number, or its decimal form as a text."""
+        return self._number(value, "label")
+
+    def _number(self, value: Any, field: str) -> float:
         if isinstance(value, str):
             try:
                 value = float(value)
             except ValueError:
                 raise RowError(field, f"{value!r:.60} is not a number") from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise RowError(field, f"is {type(value).__name__} {value!r:.60}; a number is needed")
         if not math.isfinite(value):
             raise RowError(field, f"is {value}; a finite number is needed")
@@ -292,7 +296,7 @@ class Regression(SequenceType):
 
     def soft_label(self, value: Any) -> list[float]:
         """A number, as a label is."""
-        return [self.label(value, "soft_label")]
+        return [self._number(value, "soft_label")]
 
     def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """The mean of the models' numbers."""

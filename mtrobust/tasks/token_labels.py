@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
+from mtrobust.tasks import labels as given
 from mtrobust.tasks import tokenised
 from mtrobust.tasks.base import TASK_TYPES, Column, EncoderInfo, HeadContract, Prediction, RowError, TaskType
 from mtrobust.tasks.metrics import METRICS
@@ -104,7 +105,8 @@ class SequenceLabeling(TaskType):
             lacks = f"the definition's labels lack {', '.join(missing)}"
             raise RowError("token_id", f"{lacks}, which MT-DNN gives to tokens that begin no word")
         size = len(raw["token_id"])
-        labels = self.tags(raw["label"][:size] if isinstance(raw.get("label"), list) else raw.get("label"), size)
+        value = raw["label"][:size] if isinstance(raw.get("label"), list) else raw.get("label")
+        labels = self.tags(value, size, ids=True)
         word, number = [], -1
         for label in labels:
             begins = names[label] not in NO_WORDS
@@ -119,22 +121,20 @@ class SequenceLabeling(TaskType):
         """The ids are this tokenizer's, and no more than `max_len`."""
         tokenised.check_fit(row, tokenizer, max_len)
 
-    def tags(self, value: Any, size: int) -> list[int]:
-        """The ids of tags given by name or id. Raises `RowError`."""
+    def tags(self, value: Any, size: int, ids: bool = False) -> list[int]:
+        """The ids of tags given by name or id. ids: a number is an id, whatever the names are. Raises `RowError`."""
         names = self.task.labels
         if not isinstance(value, list) or len(value) != size:
-            found = f"{len(value)} tags" if isinstance(value, list) else f"{value!r:.60}"
-            raise RowError("tags", f"{found} for {size} tokens; a list of as many tags is needed")
-        ids = []
+            what = f"{len(value)} tags" if isinstance(value, list) else given.brief(value)
+            raise RowError("tags", f"{what} for {size} tokens; a list of as many tags is needed")
+        made = []
         for i, tag in enumerate(value):
-            if tag in names:
-                ids.append(names.index(tag))
-            elif isinstance(tag, int) and not isinstance(tag, bool) and 0 <= tag < len(names):
-                ids.append(tag)
-            else:
+            found = given.class_id(tag, names, ids)
+            if found is None:
                 hint = suggestion(tag, names) if isinstance(tag, str) else ""
-                raise RowError(f"tags[{i}]", f"{tag!r:.60}: unknown{hint} (allowed: {', '.join(names)})")
-        return ids
+                raise RowError(f"tags[{i}]", f"{given.brief(tag)}: unknown{hint} (allowed: {', '.join(names)})")
+            made.append(found)
+        return made
 
     def featurize(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_len: int, training: bool

@@ -79,6 +79,17 @@ def test_rows():
     assert not task().type.is_labelled(row(None)) and task().type.is_labelled(row(0))
 
 
+def test_numbers_that_are_names_are_these_names():
+    assert row([2, 1, "2"], labels=["1", "2"])["label"] == [1.0, 0.0, 1.0]
+    assert row([np.int64(0), np.int64(1), 0], labels=["1", "0"])["label"] == [1.0, 0.0, 1.0]
+    made = row([np.float32(0.5), 0, np.int64(3)])["label"]
+    assert made == [0.5, 0.0, 3.0] and all(type(gain) is float for gain in made)
+    assert row(np.int64(2))["label"] == 2 and type(row(np.int64(2))["label"]) is int
+    lists = {"id": "a", "candidates": [{"token_id": [9], "type_id": [0]}] * 3, "label": [0, 1, 1]}
+    kind = task(labels=["1", "0"]).type
+    assert kind.parse_row(lists)["label"] == [0.0, 1.0, 1.0], "preprocessed lines have numbers"
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "message"),
     [

@@ -26,7 +26,8 @@ def nli(**changes: Any) -> TaskDef:
 
 
 def topic(**changes: Any) -> TaskDef:
-    return nli(name="topic", data_format="PremiseOnly", labels=["bad", "good"], metric_meta=["ACC", "AUC"], **changes)
+    values = {"data_format": "PremiseOnly", "labels": ["bad", "good"], "metric_meta": ["ACC", "AUC"]}
+    return nli(name="topic", **(values | changes))
 
 
 def similarity() -> TaskDef:
@@ -72,6 +73,27 @@ def test_class_labels(given: Any, label: Any) -> None:
     assert (row["label"], row["genre"]) == (label, "kept")
 
 
+@pytest.mark.parametrize(
+    ("given", "label"), [(1, 0), ("1", 0), (3, 2), (0, 0), ("0", 0), (np.int64(2), 1), (np.int8(0), 0)]
+)
+def test_a_number_that_is_a_name_is_that_name(given: Any, label: int) -> None:
+    row = topic(labels=["1", "2", "3"], metric_meta=["ACC"]).type.parse_row({"id": "a", "text": "x", "label": given})
+    assert row["label"] == label and type(row["label"]) is int
+
+
+def test_a_fraction_can_be_a_name() -> None:
+    task = topic(labels=["2.5", "1"], metric_meta=["ACC"])
+    assert [task.type.parse_row({"id": "a", "text": "x", "label": x})["label"] for x in (2.5, 1, 0)] == [0, 1, 0]
+
+
+def test_a_number_in_preprocessed_lines_is_an_id() -> None:
+    kind = topic(labels=["1", "2", "3"], metric_meta=["ACC"]).type
+    line = {"id": "a", "token_id": [1, 2], "type_id": [0, 0]}
+    assert [kind.parse_row(line | {"label": x})["label"] for x in (0, 1, 2, "2")] == [0, 1, 2, 1]
+    with pytest.raises(RowError, match="3: unknown"):
+        kind.parse_row(line | {"label": 3})
+
+
 @pytest.mark.parametrize(("given", "label"), [(3, 3.0), (2.5, 2.5), ("4.250", 4.25), (None, None)])
 def test_number_labels(given: Any, label: Any) -> None:
     row = similarity().type.parse_row({"id": "a", "text": "x", "text_pair": "y", "label": given})
@@ -92,6 +114,11 @@ def test_number_labels(given: Any, label: Any) -> None:
         (nli(), {"label": True}, "label", "unknown"),
         (nli(), {"label": 1.0}, "label", "unknown"),
         (nli(), {"label": ["yes"]}, "label", "unknown"),
+        (nli(), {"label": "01"}, "label", "'01': unknown"),
+        (nli(), {"label": "9" * 5000}, "label", "unknown"),
+        (nli(), {"label": 10**5000}, "label", "a number of thousands of digits: unknown"),
+        (nli(), {"label": np.int64(3)}, "label", "unknown"),
+        (nli(), {"label": np.True_}, "label", "unknown"),
         (nli(), {"soft_label": [0.2, 0.8]}, "soft_label", r"a list of 3 probabilities is needed \(no, maybe, yes\)"),
         (nli(), {"soft_label": [0.2, 0.3, 0.6]}, "soft_label", "sum to 1"),
         (nli(), {"soft_label": [-0.1, 0.5, 0.6]}, "soft_label", "at least 0"),
