@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from mtrobust.tasks.base import RowError
+
+LARGEST = 3.4028234663852886e38  # of float32, in which losses are computed
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _ID = re.compile(r"0|[1-9][0-9]{0,8}")  # as a text; what is written in another way (`01`) is a name or nothing
 
 
@@ -49,3 +53,32 @@ def class_id(value: Any, names: Sequence[str], ids: bool = False) -> int | None:
 def from_digits(value: Any) -> Any:
     """The number that a text of digits writes; other values as they are."""
     return int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
+
+
+def from_decimal(value: Any) -> Any:
+    """The number that a text in plain decimals writes, with an exponent or without; other values as they are."""
+    return float(value) if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()) else value
+
+
+def as_float(value: Any) -> float | None:
+    """A finite number that float32 can hold; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if abs(number) <= LARGEST else None
+
+
+def real(value: Any, field: str) -> float:
+    """A number to be learned, or its decimal form as a text. field: what messages call it. Raises `RowError`."""
+    given = from_decimal(value)
+    number = as_float(given)
+    if number is not None:
+        return number
+    if isinstance(given, str):
+        raise RowError(field, f"{brief(value)} is not a number; a finite one is needed, in decimals (4.25, 1e-3)")
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise RowError(field, f"is {type(value).__name__} {brief(value)}; a number is needed")
+    raise RowError(field, f"is {brief(value)}; a finite number is needed, at most {LARGEST:.1e} (float32)")

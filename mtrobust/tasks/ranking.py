@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtrobust.tasks import labels as given
@@ -31,10 +29,6 @@ def checked_candidates(raw: dict[str, Any]) -> list[str]:
     if not isinstance(value, list) or len(value) < 2:
         raise RowError("candidates", f"is {value!r:.60}; a list of at least 2 texts is needed")
     return [checked_text({f"candidates[{i}]": text}, f"candidates[{i}]") for i, text in enumerate(value)]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class ListType(TaskType):
@@ -78,15 +72,18 @@ class ListType(TaskType):
         """How right each candidate is, from the definition's two label names or other numbers. ids: a number is itself,
         whatever the names are. Raises `RowError`."""
         names = self.task.labels
-        named = [given.name_id(value, [] if ids and _number(value) else names) for value in values]
-        numbers = [value if place is None else place for value, place in zip(values, named, strict=True)]
-        shown = given.brief(values)
-        if not all(_number(number) and number >= 0 for number in numbers):
+        named = [given.name_id(value, names if isinstance(value, str) or not ids else []) for value in values]
+        pairs = zip(values, named, strict=True)
+        numbers = [given.as_float(value if place is None else place) for value, place in pairs]
+        gains = [number for number in numbers if number is not None and number >= 0]
+        if len(gains) < len(values):
             also = f", or {' and '.join(names)}" if names else ""
-            raise RowError("label", f"{shown}: a number that is at least 0 is needed for each candidate{also}")
-        if not any(numbers):
-            raise RowError("label", f"{shown}: no candidate is right; leave the label out for an unlabelled row")
-        return [float(number) for number in numbers]
+            allowed = f"a number that is at least 0 and at most {given.LARGEST:.1e} (float32)"
+            raise RowError("label", f"{given.brief(values)}: {allowed} is needed for each candidate{also}")
+        if not any(gains):
+            allowed = "no candidate is right; leave the label out for an unlabelled row"
+            raise RowError("label", f"{given.brief(values)}: {allowed}")
+        return gains
 
     @staticmethod
     def gains_of(row: dict[str, Any]) -> list[float]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtrobust.registry import suggestion
@@ -44,10 +42,6 @@ def checked_text(raw: dict[str, Any], name: str) -> str:
 def second_begins(parts: Sequence[int | None]) -> int:
     """Where the second text's tokens begin. parts: of each token the text it is of, None for special ones."""
     return next((at for at, part in enumerate(parts) if part == 1), len(parts) - 1)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class SequenceType(TaskType):
@@ -208,11 +202,13 @@ class Classification(SequenceType):
         """A probability for each label, in their order; divided by their sum, which may differ from 1 by 1e-3."""
         names = self.task.labels
         wanted = f"a list of {len(names)} probabilities is needed ({', '.join(names)})"
-        if not isinstance(value, list) or len(value) != len(names) or not all(map(_is_number, value)):
-            raise RowError("soft_label", f"{value!r:.60}: {wanted}")
-        if not all(0 <= share <= 1.001 for share in value) or abs(sum(value) - 1) > 1e-3:
-            raise RowError("soft_label", f"{value!r:.60}: {wanted} that are at least 0 and sum to 1")
-        return [float(share) / sum(value) for share in value]
+        shares = [given.as_float(share) for share in value] if isinstance(value, list) else []
+        found = [share for share in shares if share is not None]
+        if not len(found) == len(shares) == len(names):
+            raise RowError("soft_label", f"{given.brief(value)}: {wanted}")
+        if not all(0 <= share <= 1.001 for share in found) or abs(sum(found) - 1) > 1e-3:
+            raise RowError("soft_label", f"{given.brief(value)}: {wanted} that are at least 0 and sum to 1")
+        return [share / sum(found) for share in found]
 
     def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """The mean of the models' probabilities, in the order of the labels."""
@@ -280,23 +276,11 @@ class Regression(SequenceType):
 
     def label(self, value: Any, ids: bool = False) -> float:
         """A finite number, or its decimal form as a text."""
-        return self._number(value, "label")
-
-    def _number(self, value: Any, field: str) -> float:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise RowError(field, f"{value!r:.60} is not a number") from None
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise RowError(field, f"is {type(value).__name__} {value!r:.60}; a number is needed")
-        if not math.isfinite(value):
-            raise RowError(field, f"is {value}; a finite number is needed")
-        return float(value)
+        return given.real(value, "label")
 
     def soft_label(self, value: Any) -> list[float]:
         """A number, as a label is."""
-        return [self._number(value, "soft_label")]
+        return [given.real(value, "soft_label")]
 
     def soft_row(self, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> dict[str, Any]:
         """The mean of the models' numbers."""

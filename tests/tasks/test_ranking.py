@@ -107,6 +107,9 @@ def test_numbers_that_are_names_are_these_names():
         ({"label": [0, 0, 0]}, "label", "no candidate is right; leave the label out"),
         ({"label": [0, -1, 1]}, "label", "at least 0"),
         ({"label": [0, "x", 1]}, "label", "at least 0"),
+        ({"label": [0, 10**400, 1]}, "label", "at least 0"),
+        ({"label": [0, 1e300, 1]}, "label", "[0, 1e+300, 1]: a number that is at least 0 and at most 3.4e+38"),
+        ({"label": [0, float("nan"), 1]}, "label", "at least 0"),
     ],
 )
 def test_bad_rows(changes, field, message):

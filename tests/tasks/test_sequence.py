@@ -94,7 +94,13 @@ def test_a_number_in_preprocessed_lines_is_an_id() -> None:
         kind.parse_row(line | {"label": 3})
 
 
-@pytest.mark.parametrize(("given", "label"), [(3, 3.0), (2.5, 2.5), ("4.250", 4.25), (None, None)])
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        (3, 3.0), (2.5, 2.5), ("4.250", 4.25), (None, None), (" -.5e+1", -5.0), ("3.", 3.0), (np.int64(3), 3.0),
+        (np.float32(2.5), 2.5), ("1e38", 1e38),
+    ],
+)  # fmt: skip
 def test_number_labels(given: Any, label: Any) -> None:
     row = similarity().type.parse_row({"id": "a", "text": "x", "text_pair": "y", "label": given})
     assert row["label"] == label
@@ -134,6 +140,19 @@ def test_number_labels(given: Any, label: Any) -> None:
         (similarity(), {"label": "inf"}, "label", "finite"),
         (similarity(), {"label": False}, "label", "a number is needed"),
         (similarity(), {"label": [1]}, "label", "a number is needed"),
+        (similarity(), {"label": 10**400}, "label", "at most 3.4e.38"),
+        (similarity(), {"label": 10**5000}, "label", "a number of thousands of digits; a finite number"),
+        (similarity(), {"label": "9" * 5000}, "label", "finite number"),
+        (similarity(), {"label": 1e300}, "label", r"is 1e\+300; a finite number is needed, at most 3.4e\+38"),
+        (similarity(), {"label": "-1e39"}, "label", "'-1e39'; a finite number"),
+        (similarity(), {"label": "1_0"}, "label", "not a number"),
+        (similarity(), {"label": "١"}, "label", "not a number"),
+        (similarity(), {"label": "0x1"}, "label", "not a number"),
+        (similarity(), {"label": np.True_}, "label", "a number is needed"),
+        (similarity(), {"soft_label": 10**400}, "soft_label", "finite number"),
+        (similarity(), {"soft_label": -1e39}, "soft_label", r"is -1e\+39; a finite number"),
+        (nli(), {"soft_label": [10**400, 0, 0]}, "soft_label", "a list of 3 probabilities"),
+        (nli(), {"soft_label": [10**5000, 0, 0]}, "soft_label", "a list of 3 probabilities"),
     ],
 )
 def test_row_faults(task: TaskDef, change: dict[str, Any], field: str, message: str) -> None:
@@ -141,6 +160,11 @@ def test_row_faults(task: TaskDef, change: dict[str, Any], field: str, message: 
     with pytest.raises(RowError, match=message) as caught:
         task.type.parse_row(row)
     assert caught.value.field == field
+
+
+def test_numpys_numbers_are_probabilities() -> None:
+    soft = nli().type.soft_label([np.float64(0.25), np.float32(0.75), np.int64(0)])
+    assert soft == [0.25, 0.75, 0.0] and all(type(share) is float for share in soft)
 
 
 def test_features_have_every_column_and_the_pair_format(tokenizer: PreTrainedTokenizerBase) -> None:
