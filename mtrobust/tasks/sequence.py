@@ -66,7 +66,7 @@ class SequenceType(TaskType):
         preprocessed = tokens.is_tokenised(raw)
         row = dict(raw) if preprocessed else raw | self._texts(raw)
         row["label"] = None if raw.get("label") is None else self.label(raw["label"], preprocessed)
-        soft = raw.get("soft_label", raw.get("softlabel"))  # the latter: MT-DNN's name
+        soft = raw.get("softlabel") if raw.get("soft_label") is None else raw["soft_label"]  # the former: MT-DNN's name
         row["soft_label"] = None if soft is None else self.soft_label(soft)
         return row
 

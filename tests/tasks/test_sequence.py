@@ -162,6 +162,13 @@ def test_row_faults(task: TaskDef, change: dict[str, Any], field: str, message: 
     assert caught.value.field == field
 
 
+def test_an_empty_soft_label_does_not_hide_mtdnns() -> None:
+    row = topic().type.parse_row({"id": "a", "text": "x", "soft_label": None, "softlabel": [0.25, 0.75]})
+    assert row["soft_label"] == [0.25, 0.75]
+    row = topic().type.parse_row({"id": "a", "text": "x", "soft_label": [1, 0], "softlabel": [0.25, 0.75]})
+    assert row["soft_label"] == [1.0, 0.0]
+
+
 def test_numpys_numbers_are_probabilities() -> None:
     soft = nli().type.soft_label([np.float64(0.25), np.float32(0.75), np.int64(0)])
     assert soft == [0.25, 0.75, 0.0] and all(type(share) is float for share in soft)
