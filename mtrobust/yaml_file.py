@@ -17,6 +17,16 @@ class _Loader(yaml.SafeLoader):
     So `2e-5` is a number, and `no`, `on`, `1:30` and `2024-01-01` are texts (in PyYAML's YAML 1.1 they are not).
     """
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node; one that its tag (`!!bool maybe`) cannot be read as is a fault with a line."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            kind = node.tag.rpartition(":")[2]
+            text = f"'{node.value:.60}'" if isinstance(node.value, str) else "what stands here"
+            problem = f"{text} cannot be read as {kind}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; a repeated key is a fault instead of the last one winning in silence."""
         seen: set[str] = set()
