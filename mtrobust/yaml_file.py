@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ class _Loader(yaml.SafeLoader):
     So `2e-5` is a number, and `no`, `on`, `1:30` and `2024-01-01` are texts (in PyYAML's YAML 1.1 they are not).
     """
 
+    names: Collection[str] = ()  # see `read_yaml`
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The value of a node; one that its tag (`!!bool maybe`) cannot be read as is a fault with a line."""
         try:
@@ -30,7 +33,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping; a repeated key is a fault instead of the last one winning in silence."""
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, value in node.value:
+            if key.value in self.names:
+                _as_written(value)
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
@@ -38,6 +43,14 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _as_written(names: yaml.Node) -> None:
+    """Turns the numbers of a list, or of a mapping's keys and values, into texts as they stand in the file."""
+    inner = names.value if isinstance(names, yaml.CollectionNode) else []
+    for node in [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]:
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            node.tag = "tag:yaml.org,2002:str"
 
 
 _CORE = {
@@ -53,10 +66,11 @@ for _tag, (_pattern, _first) in _CORE.items():
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(str(node.value)))
 
 
-def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
+def read_yaml(path: str | Path, what: str, names: Collection[str] = ()) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
-    what: what the file is, for messages (`recipe`). Raises `UserError` for a file that is missing, unreadable, not
+    what: what the file is, for messages (`recipe`); names: keys of lists and mappings whose numbers are names, and so
+    stay as they are written (`01`, `2.50`). Raises `UserError` for a file that is missing, unreadable, not
     UTF-8, not YAML or not a mapping with text keys.
     """
     path = Path(path)
@@ -72,7 +86,9 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        loader = _Loader(text)
+        loader.names = names
+        data = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark, begun = error.problem_mark or error.context_mark, error.context_mark
         problem = ", ".join(filter(None, [error.problem, error.context]))

@@ -8,6 +8,7 @@ from typing import Any
 from mtrobust.config_values import show
 from mtrobust.tasks import mtdnn
 from mtrobust.tasks.taskdef import TaskDef, definition_values, dump_yaml, load_task_defs
+from mtrobust.tasks.values import NAMED
 from mtrobust.yaml_file import read_yaml
 
 _SOFT_LOSSES = {theirs: ours for ours, theirs in mtdnn.SOFT_LOSS_NAMES.items()}
@@ -19,7 +20,7 @@ _HEAD = """\
 
 def converted_definitions(path: Path) -> str:
     """The file as a YAML text that loads to the same tasks. Raises `UserError` for a file that does not load."""
-    written, tasks = read_yaml(path, "task-definition"), load_task_defs([path], use=())
+    written, tasks = read_yaml(path, "task-definition", NAMED), load_task_defs([path], use=())
     return _HEAD.format(name=path.name) + "".join(_task(task, written[name]) for name, task in tasks.items())
 
 

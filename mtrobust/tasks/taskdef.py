@@ -19,7 +19,7 @@ from mtrobust.config_values import faults_of, show, wrong_kind
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
 from mtrobust.tasks import mtdnn
-from mtrobust.tasks.values import as_names, known, known_list, perturb_specs
+from mtrobust.tasks.values import NAMED, as_names, known, known_list, perturb_specs
 from mtrobust.yaml_file import read_scalar, read_yaml
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def load_task_defs(paths: Iterable[str | Path], use: Collection[str] | None = No
     for given in [paths] if isinstance(paths, str | Path) else paths:
         try:
             path = find_task_def(given)
-            raw = read_yaml(path, "task-definition")
+            raw = read_yaml(path, "task-definition", NAMED)
         except UserError as error:
             faults += error.faults
             continue

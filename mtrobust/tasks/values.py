@@ -9,6 +9,8 @@ from mtrobust.config import PerturbSpec
 from mtrobust.config_values import show
 from mtrobust.registry import suggestion
 
+NAMED = ("labels", "map")  # keys of definitions whose numbers are names, see `read_yaml`
+
 
 def known(value: Any, names: Mapping[str, str], offered: Iterable[str] | None = None) -> str:
     """Our spelling of a name; `ValueError` with a suggestion for one that is in no table."""
@@ -36,7 +38,7 @@ def known_list(value: Any, names: Mapping[str, str]) -> list[str]:
 
 
 def as_names(value: Any) -> Any:
-    """Label names; numbers become text. YAML's bare yes, no, true, false, null are not names."""
+    """Label names; whole numbers become text. YAML's bare true, false, null are not names."""
     if value is None:
         return value
     if not isinstance(value, list) or not value:
@@ -44,7 +46,9 @@ def as_names(value: Any) -> Any:
     for item in value:
         if item is None or isinstance(item, bool):
             raise ValueError("true, false and null are not text in YAML; quote the label")
-        if not isinstance(item, str | int | float) or item == "":
+        if isinstance(item, float):
+            raise ValueError(f"{item}: a fraction can be written in several ways; quote the label")
+        if not isinstance(item, str | int) or item == "":
             raise ValueError(f"{show(item)}: a label is a text")
     return [str(item) for item in value]
 

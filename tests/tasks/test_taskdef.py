@@ -212,6 +212,22 @@ def test_definitions_survive_writing_and_loading(tmp_path: Path) -> None:
     assert load_task_defs([write(tmp_path, task_defs_yaml(tasks.values()))]) == tasks
 
 
+def test_numbers_as_labels_are_as_they_are_written(tmp_path: Path) -> None:
+    task = "t: {task_type: Classification, data_format: PremiseOnly, labels: %s, eval_sets: {s: {labels: %s, map: %s}}}"
+    given = ("[01, 1e1, 2.50, +1]", "[01, 1.0]", "{01: 01, 1e1: 1.0, 2.50: 1.0, +1: 01}")
+    made = load_task_defs([write(tmp_path, task % given)])["t"]
+    assert made.labels == ["01", "1e1", "2.50", "+1"] and made.eval_sets["s"].labels == ["01", "1.0"]
+    assert made.eval_sets["s"].map == {"01": "01", "1e1": "1.0", "2.50": "1.0", "+1": "01"}
+    assert load_task_defs([write(tmp_path, task_defs_yaml([made]))])["t"] == made
+    assert [made.type.parse_row({"text": "x", "label": x})["label"] for x in ("01", "+1", "1")] == [0, 3, 1]
+
+
+def test_fractions_are_no_labels_of_definitions_in_python() -> None:
+    assert TaskDef(name="t", **SOUND | {"labels": [1, 0]}).labels == ["1", "0"]
+    with pytest.raises(ValueError, match="2.5: a fraction can be written in several ways; quote the label"):
+        TaskDef(name="t", **SOUND | {"labels": [2.5, 0]})
+
+
 def test_a_copy_has_its_own_type() -> None:
     task = TaskDef(name="t", **SOUND)
     copy = task.model_copy(update={"labels": ["x", "y"]})
