@@ -36,6 +36,10 @@ def checked_text(raw: dict[str, Any], name: str) -> str:
         raise RowError(name, f"is {type(value).__name__} {value!r:.60}; a text is needed")
     if not value.strip():
         raise RowError(name, "is empty; a text is needed")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RowError(name, "holds half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
     return value
 
 

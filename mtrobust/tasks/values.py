@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,8 @@ def as_names(value: Any) -> Any:
             raise ValueError(f"{item}: a fraction can be written in several ways; quote the label")
         if not isinstance(item, str | int) or item == "":
             raise ValueError(f"{show(item)}: a label is a text")
+        if isinstance(item, str) and any(unicodedata.category(char) in ("Cc", "Cs") for char in item):
+            raise ValueError(f"{item!r:.60}: a label is one line of characters, without tabs and half surrogate pairs")
     return [str(item) for item in value]
 
 

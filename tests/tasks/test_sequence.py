@@ -113,6 +113,7 @@ def test_number_labels(given: Any, label: Any) -> None:
         (nli(), {"text": None}, "text", "missing"),
         (nli(), {"text": 5}, "text", "is int 5"),
         (nli(), {"text": " \n"}, "text", "empty"),
+        (nli(), {"text": "a \ud83d"}, "text", "holds half of a surrogate pair"),
         (nli(), {"text_pair": None}, "text_pair", "missing"),
         (nli(), {"label": "yess"}, "label", "did you mean 'yes'"),
         (nli(), {"label": 3}, "label", "0 to 2"),

@@ -84,6 +84,7 @@ def test_a_number_that_is_a_name_is_that_name():
         ({"tokens": []}, "tokens", "is []; a list of words"),
         ({"tokens": "a b"}, "tokens", "is 'a b'; a list of words"),
         ({"tokens": ["a", " "]}, "tokens[1]", "is empty"),
+        ({"tokens": ["a", "\ud800"]}, "tokens[1]", "holds half of a surrogate pair"),
         ({"tokens": ["a", None]}, "tokens[1]", "is missing"),
         ({"tags": ["O"]}, "tags", "1 tags for 2 tokens"),
         ({"tags": "O O"}, "tags", "'O O' for 2 tokens"),
