@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def no_such_type(name: str, registered: Mapping[str, type[TaskType]]) -> str:
 
 def _contradictions(task: TaskDef) -> list[str]:
     found = []
-    twice = sorted({label for label in task.labels if task.labels.count(label) > 1})
+    twice = sorted(label for label, count in Counter(task.labels).items() if count > 1)
     if twice:
         found.append(f"labels: {', '.join(twice)}: named twice")
     if task.labels and task.n_class != len(task.labels) and task.task_type in mtdnn.NAMED_CLASSES:

@@ -19,7 +19,7 @@ from mtrobust.config_values import faults_of, show, wrong_kind
 from mtrobust.errors import UserError
 from mtrobust.registry import suggestion
 from mtrobust.tasks import mtdnn
-from mtrobust.tasks.values import NAMED, as_names, known, known_list, perturb_specs
+from mtrobust.tasks.values import MOST_CLASSES, NAMED, as_names, known, known_list, perturb_specs
 from mtrobust.yaml_file import read_scalar, read_yaml
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TaskDef(StrictModel):
     name: str = Field(description="the task's name: folder of its data, key of its head")
     task_type: str = Field(description="what kind of task it is")
     data_format: str = Field(description="which fields a row has")
-    n_class: int = Field(ge=1, description="number of outputs of the head")
+    n_class: int = Field(ge=1, le=MOST_CLASSES, description="number of outputs of the head")
     labels: list[str] = Field(default_factory=list, description="names of the classes, in the order of their ids")
     metric_meta: list[str] = Field(min_length=1, description="metrics; the first is the main one")
     split_names: list[str] = Field(["train", "dev", "test"], min_length=1, description="splits that the data has")
@@ -130,8 +130,8 @@ class TaskDef(StrictModel):
         values["n_class"] = n_class
         if n_class is None:
             del values["n_class"]
-        if labels is None and named and isinstance(n_class, int):
-            values["labels"] = [str(i) for i in range(min(n_class, 100_000))]
+        if labels is None and named and isinstance(n_class, int) and 1 <= n_class <= MOST_CLASSES:
+            values["labels"] = [str(i) for i in range(n_class)]
         elif labels is None:
             values.pop("labels", None)
         if values.get("metric_meta") is None:

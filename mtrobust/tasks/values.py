@@ -11,6 +11,7 @@ from mtrobust.config_values import show
 from mtrobust.registry import suggestion
 
 NAMED = ("labels", "map")  # keys of definitions whose numbers are names, see `read_yaml`
+MOST_CLASSES = 500_000  # no encoder's vocabulary has more; beyond it a slip of the pen
 
 
 def known(value: Any, names: Mapping[str, str], offered: Iterable[str] | None = None) -> str:
@@ -44,6 +45,8 @@ def as_names(value: Any) -> Any:
         return value
     if not isinstance(value, list) or not value:
         raise ValueError("must be a list of label names")
+    if len(value) > MOST_CLASSES:
+        raise ValueError(f"{len(value)} labels: at most {MOST_CLASSES} are taken")
     for item in value:
         if item is None or isinstance(item, bool):
             raise ValueError("true, false and null are not text in YAML; quote the label")

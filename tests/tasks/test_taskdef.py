@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,21 @@ def test_fractions_are_no_labels_of_definitions_in_python() -> None:
     assert TaskDef(name="t", **SOUND | {"labels": [1, 0]}).labels == ["1", "0"]
     with pytest.raises(ValueError, match="2.5: a fraction can be written in several ways; quote the label"):
         TaskDef(name="t", **SOUND | {"labels": [2.5, 0]})
+
+
+@pytest.mark.parametrize("count", ["0", "-5", "500001", "1000000000"])
+def test_a_number_of_classes_out_of_bounds_is_one_fault(tmp_path: Path, count: str) -> None:
+    found = one_task(tmp_path, f"labels: ABSENT\nn_class: {count}")
+    assert found == [f"t.n_class: {count}: must be an integer >= 1 and <= 500000"]
+
+
+def test_many_classes_are_checked_in_linear_time() -> None:
+    task = TaskDef(name="t", **{**SOUND, "labels": None, "n_class": 200_000})
+    begin = time.perf_counter()
+    assert len(task.labels) == 200_000 and task.faults() == []
+    assert time.perf_counter() - begin < 10, "minutes, where each label is looked for in all"
+    with pytest.raises(ValueError, match="500001 labels: at most 500000 are taken"):
+        TaskDef(name="t", **SOUND | {"labels": [str(i) for i in range(500_001)]})
 
 
 def test_a_copy_has_its_own_type() -> None:
