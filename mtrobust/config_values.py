@@ -99,8 +99,8 @@ def faults_of(
 ) -> list[str]:
     """One line per fault of a failed validation: `<place of the key>: value: what is allowed`.
 
-    place: key -> text that names where the user wrote it; known: names offered for an unknown key (default: the
-    model's fields).
+    place: key -> text that names where the user wrote it, "" where that is said already; known: names offered for an
+    unknown key (default: the model's fields).
     """
     names = list(known) if known is not None else list(model.model_fields)
     faults: dict[tuple[str, str], str] = {}  # one per key and value: unions report every branch
@@ -114,7 +114,8 @@ def faults_of(
             line = f"{where}: missing: {model.model_fields[str(key)].description or 'needed'}"
         elif item["type"] in ("value_error", "assertion_error"):
             message = str(item.get("ctx", {}).get("error", item["msg"]))
-            line = f"{where}: {message if value in message or not key else f'{value}: {message}'}"
+            told = value in message or not key or not where
+            line = f"{where}: {message if told else f'{value}: {message}'}"
         elif str(key) in model.model_fields:
             line = f"{where}: {value}: must be {_must_be(model.model_fields[str(key)], item['input'], inner)}"
         else:

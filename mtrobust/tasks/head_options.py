@@ -51,7 +51,8 @@ def soft_faults(task: TaskDef, kind: type[TaskType]) -> list[str]:
     names = {theirs: ours for ours, theirs in mtdnn.SOFT_LOSS_NAMES.items()}
     chosen = task.kd_loss or (losses[0] if losses else None)
     if chosen not in losses:
-        return [f"kd_loss: {chosen}: {task.task_type} has {', '.join(names.get(name, name) for name in losses)}"]
+        both = f"{names[chosen]} ({chosen})" if chosen in names else chosen  # either may stand in the file
+        return [f"kd_loss: {both}: {task.task_type} has {', '.join(names.get(name, name) for name in losses)}"]
     if task.kd_temperature != 1 and chosen not in ("CeCriterion", "KlCriterion"):
         return [f"kd_temperature: {task.kd_temperature:g}: only with kd_loss ce or kl, not {names.get(chosen, chosen)}"]
     return []

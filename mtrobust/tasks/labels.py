@@ -22,6 +22,11 @@ def brief(value: Any) -> str:
         return "a number of thousands of digits"
 
 
+def listed(names: Sequence[str]) -> str:
+    """The names in a message, the first 50 of them."""
+    return ", ".join(names[:50]) + (f", ... ({len(names)} in all)" if len(names) > 50 else "")
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number; true and false are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)

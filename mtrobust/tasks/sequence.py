@@ -199,13 +199,13 @@ class Classification(SequenceType):
             if (found := given.class_id(known, names, ids)) is not None:
                 return found
         hint = suggestion(value, names) if isinstance(value, str) else ""
-        allowed = f"{', '.join(names)}, or their numbers 0 to {len(names) - 1}"
+        allowed = f"{given.listed(names)}, or their numbers 0 to {len(names) - 1}"
         raise RowError("label", f"{given.brief(value)}: unknown{hint} (allowed: {allowed})")
 
     def soft_label(self, value: Any) -> list[float]:
         """A probability for each label, in their order; divided by their sum, which may differ from 1 by 1e-3."""
         names = self.task.labels
-        wanted = f"a list of {len(names)} probabilities is needed ({', '.join(names)})"
+        wanted = f"a list of {len(names)} probabilities is needed ({given.listed(names)})"
         shares = [given.as_float(share) for share in value] if isinstance(value, list) else []
         found = [share for share in shares if share is not None]
         if not len(found) == len(shares) == len(names):

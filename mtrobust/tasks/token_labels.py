@@ -132,7 +132,7 @@ class SequenceLabeling(TaskType):
             found = given.class_id(tag, names, ids)
             if found is None:
                 hint = suggestion(tag, names) if isinstance(tag, str) else ""
-                raise RowError(f"tags[{i}]", f"{given.brief(tag)}: unknown{hint} (allowed: {', '.join(names)})")
+                raise RowError(f"tags[{i}]", f"{given.brief(tag)}: unknown{hint} (allowed: {given.listed(names)})")
             made.append(found)
         return made
 

@@ -168,7 +168,9 @@ def test_definitions_name_the_loss_in_both_ways() -> None:
     assert definition().faults() == definition(kd_loss="mse").faults() == []
     regression = {"task_type": "Regression", "labels": None}
     assert definition(**regression, kd_loss="RegCriterion").faults() == []
-    assert definition(**regression, kd_loss="ce").faults() == ["kd_loss: CeCriterion: Regression has mse, RegCriterion"]
+    for name in ("ce", "CeCriterion"):
+        (fault,) = definition(**regression, kd_loss=name).faults()
+        assert fault == "kd_loss: ce (CeCriterion): Regression has mse, RegCriterion"
     assert definition(**regression, kd_temperature=2.0).faults() == [
         "kd_temperature: 2: only with kd_loss ce or kl, not mse"
     ]

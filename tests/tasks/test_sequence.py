@@ -81,6 +81,13 @@ def test_a_number_that_is_a_name_is_that_name(given: Any, label: int) -> None:
     assert row["label"] == label and type(row["label"]) is int
 
 
+def test_a_message_names_a_few_of_many_labels() -> None:
+    task = topic(labels=[f"c{i}" for i in range(5000)], metric_meta=["ACC"])
+    with pytest.raises(RowError, match=r"c49, \.\.\. \(5000 in all\), or their numbers 0 to 4999") as caught:
+        task.type.parse_row({"id": "a", "text": "x", "label": "d"})
+    assert len(str(caught.value)) < 500
+
+
 def test_a_fraction_can_be_a_name() -> None:
     task = topic(labels=["2.5", "1"], metric_meta=["ACC"])
     assert [task.type.parse_row({"id": "a", "text": "x", "label": x})["label"] for x in (2.5, 1, 0)] == [0, 1, 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -213,37 +212,6 @@ def test_definitions_survive_writing_and_loading(tmp_path: Path) -> None:
     assert load_task_defs([write(tmp_path, task_defs_yaml(tasks.values()))]) == tasks
 
 
-def test_numbers_as_labels_are_as_they_are_written(tmp_path: Path) -> None:
-    task = "t: {task_type: Classification, data_format: PremiseOnly, labels: %s, eval_sets: {s: {labels: %s, map: %s}}}"
-    given = ("[01, 1e1, 2.50, +1]", "[01, 1.0]", "{01: 01, 1e1: 1.0, 2.50: 1.0, +1: 01}")
-    made = load_task_defs([write(tmp_path, task % given)])["t"]
-    assert made.labels == ["01", "1e1", "2.50", "+1"] and made.eval_sets["s"].labels == ["01", "1.0"]
-    assert made.eval_sets["s"].map == {"01": "01", "1e1": "1.0", "2.50": "1.0", "+1": "01"}
-    assert load_task_defs([write(tmp_path, task_defs_yaml([made]))])["t"] == made
-    assert [made.type.parse_row({"text": "x", "label": x})["label"] for x in ("01", "+1", "1")] == [0, 3, 1]
-
-
-def test_fractions_are_no_labels_of_definitions_in_python() -> None:
-    assert TaskDef(name="t", **SOUND | {"labels": [1, 0]}).labels == ["1", "0"]
-    with pytest.raises(ValueError, match="2.5: a fraction can be written in several ways; quote the label"):
-        TaskDef(name="t", **SOUND | {"labels": [2.5, 0]})
-
-
-@pytest.mark.parametrize("count", ["0", "-5", "500001", "1000000000"])
-def test_a_number_of_classes_out_of_bounds_is_one_fault(tmp_path: Path, count: str) -> None:
-    found = one_task(tmp_path, f"labels: ABSENT\nn_class: {count}")
-    assert found == [f"t.n_class: {count}: must be an integer >= 1 and <= 500000"]
-
-
-def test_many_classes_are_checked_in_linear_time() -> None:
-    task = TaskDef(name="t", **{**SOUND, "labels": None, "n_class": 200_000})
-    begin = time.perf_counter()
-    assert len(task.labels) == 200_000 and task.faults() == []
-    assert time.perf_counter() - begin < 10, "minutes, where each label is looked for in all"
-    with pytest.raises(ValueError, match="500001 labels: at most 500000 are taken"):
-        TaskDef(name="t", **SOUND | {"labels": [str(i) for i in range(500_001)]})
-
-
 def test_a_copy_has_its_own_type() -> None:
     task = TaskDef(name="t", **SOUND)
     copy = task.model_copy(update={"labels": ["x", "y"]})
@@ -361,6 +329,12 @@ def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     found = faults(path)
     assert len(found) == 1 and found[0].startswith(str(path)) and message in found[0]
+
+
+def test_a_bad_name_stands_once_in_its_fault(tmp_path: Path) -> None:
+    path = write(tmp_path, "a b: {task_type: Regression, data_format: PremiseOnly}\n")
+    rule = "a task's name is made of letters, digits, - and _ (and is not train or mean)"
+    assert faults(path) == [f"{path}: a b: {rule}"]
 
 
 def test_all_faults_of_all_files_at_once(tmp_path: Path) -> None:
