@@ -88,7 +88,7 @@ def _best(values: list[float]) -> int | list[float] | None:
 
 def _relevance(text: str, labels: list[str]) -> float:
     if text in labels:
-        return labels.index(text)
+        return float(labels.index(text))  # not an int, whose text might be another name
     try:
         number = float(text)
     except ValueError:

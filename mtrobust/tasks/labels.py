@@ -11,6 +11,7 @@ from mtrobust.tasks.base import RowError
 
 LARGEST = 3.4028234663852886e38  # of float32, in which losses are computed
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 _ID = re.compile(r"0|[1-9][0-9]{0,8}")  # as a text; what is written in another way (`01`) is a name or nothing
 
 
@@ -44,13 +45,20 @@ def name_id(value: Any, names: Sequence[str]) -> int | None:
     return names.index(value) if value in names else None
 
 
+def has_ids(names: Sequence[str]) -> bool:
+    """Whether numbers may stand for these names: not where a name is a number itself, such as `01` or `-1`, which the
+    number 1 would be taken for another class of."""
+    return not any(_WHOLE.fullmatch(name) for name in names)
+
+
 def class_id(value: Any, names: Sequence[str], ids: bool = False) -> int | None:
-    """The id of a label: of the name that its text is; only otherwise a whole number is an id itself. None: neither.
+    """The id of a label: of the name that its text is; only where no name is a number is a whole number an id itself.
+    None: neither.
 
     ids: a number is an id in any case, as preprocessing has put it in place of a name.
     """
     found = None if ids and is_whole(value) else name_id(value, names)
-    if found is None and is_whole(value) and 0 <= value < len(names):
+    if found is None and is_whole(value) and 0 <= value < len(names) and (ids or has_ids(names)):
         return int(value)
     return found
 

@@ -199,8 +199,8 @@ class Classification(SequenceType):
             if (found := given.class_id(known, names, ids)) is not None:
                 return found
         hint = suggestion(value, names) if isinstance(value, str) else ""
-        allowed = f"{given.listed(names)}, or their numbers 0 to {len(names) - 1}"
-        raise RowError("label", f"{given.brief(value)}: unknown{hint} (allowed: {allowed})")
+        numbers = f", or their numbers 0 to {len(names) - 1}" if given.has_ids(names) else ""
+        raise RowError("label", f"{given.brief(value)}: unknown{hint} (allowed: {given.listed(names)}{numbers})")
 
     def soft_label(self, value: Any) -> list[float]:
         """A probability for each label, in their order; divided by their sum, which may differ from 1 by 1e-3."""

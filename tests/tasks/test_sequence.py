@@ -74,11 +74,17 @@ def test_class_labels(given: Any, label: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "label"), [(1, 0), ("1", 0), (3, 2), (0, 0), ("0", 0), (np.int64(2), 1), (np.int8(0), 0)]
+    ("given", "label"), [(1, 0), ("1", 0), (3, 2), (np.int64(2), 1), (np.int8(1), 0)]
 )
 def test_a_number_that_is_a_name_is_that_name(given: Any, label: int) -> None:
     row = topic(labels=["1", "2", "3"], metric_meta=["ACC"]).type.parse_row({"id": "a", "text": "x", "label": given})
     assert row["label"] == label and type(row["label"]) is int
+
+
+@pytest.mark.parametrize("given", [0, "0", np.int8(0), 4])
+def test_where_names_are_numbers_others_are_refused(given: Any) -> None:
+    with pytest.raises(RowError, match=r"unknown.* \(allowed: 1, 2, 3\)"):
+        topic(labels=["1", "2", "3"], metric_meta=["ACC"]).type.parse_row({"id": "a", "text": "x", "label": given})
 
 
 def test_a_message_names_a_few_of_many_labels() -> None:
@@ -90,7 +96,7 @@ def test_a_message_names_a_few_of_many_labels() -> None:
 
 def test_a_fraction_can_be_a_name() -> None:
     task = topic(labels=["2.5", "1"], metric_meta=["ACC"])
-    assert [task.type.parse_row({"id": "a", "text": "x", "label": x})["label"] for x in (2.5, 1, 0)] == [0, 1, 0]
+    assert [task.type.parse_row({"id": "a", "text": "x", "label": x})["label"] for x in (2.5, 1)] == [0, 1]
 
 
 def test_a_number_in_preprocessed_lines_is_an_id() -> None:

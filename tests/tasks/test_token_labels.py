@@ -72,7 +72,7 @@ def test_rows():
 
 def test_a_number_that_is_a_name_is_that_name():
     made = task(labels=["1", "2", "X", "CLS", "SEP"], metric_meta=["ACC"])
-    assert row([1, "2", 0, np.int64(2)], list("abcd"), made)["label"] == [0, 1, 0, 1]
+    assert row([1, "2", "X", np.int64(2)], list("abcd"), made)["label"] == [0, 1, 2, 1]
     line = {"id": "a", "token_id": [9, 9, 9, 9], "type_id": [0] * 4, "label": [3, 0, 1, 4]}
     assert made.type.parse_row(line)["label"] == [0, 1], "preprocessed lines have ids"
 
