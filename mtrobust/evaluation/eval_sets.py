@@ -72,6 +72,16 @@ class SetEvaluator:
         if faults:
             raise UserError(faults)
 
+    def labelled(self, task: str, name: str = "") -> bool:
+        """Whether a row has a label, of a set or of another split of the task; default: of its first dev split, whose
+        metrics have plain names."""
+        if (task, name) in self._tasks:
+            records = self._load(task, name)[1]
+        else:
+            split = name or self.evaluator.prepare([task])[0][1]
+            records = self.evaluator.load(self.evaluator.tasks[task], split)[1]
+        return any(bool(record["labelled"]) for record in records)
+
     def evaluate_all(self, tasks: Iterable[str], split: str = "dev") -> dict[str, dict[str, float]]:
         """Metrics of the tasks' own split and, after them, of the sets."""
         table = self.evaluator.evaluate(tasks, split)

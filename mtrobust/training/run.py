@@ -67,7 +67,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         evaluator.prepare(chosen.evaluated, "dev")
         sets = SetEvaluator(evaluator, chosen.sets)
         sets.prepare()
-    _check_labels(rows, chosen.tasks)
+    _check_labels(config, chosen, rows, sets)
     _begin(config, chosen, accelerator)
     task_rows = _task_rows(config, chosen, rows)
     trainer = Trainer(
@@ -166,19 +166,32 @@ def _train_rows(
     )
 
 
-def _check_labels(rows: Mapping[str, TrainRows], tasks: Mapping[str, TaskDef]) -> None:
-    """Raises `UserError` naming the tasks that have nothing to learn from, or rows without a label that they need."""
+def _check_labels(
+    config: TrainConfig, chosen: checks.Chosen, rows: Mapping[str, TrainRows], sets: SetEvaluator
+) -> None:
+    """Raises `UserError` naming the tasks that have nothing to learn from, rows without a label that they need, and
+    evaluations by which checkpoints are to be compared though none of their rows has a label."""
     faults = [
         f"{name}: none of its {part.counts.unlabelled + part.counts.left_out} training rows has a label; one is needed"
         for name, part in rows.items()
         if not part.counts.labelled
     ]
     faults += [
-        f"{name}: {without} of its training rows have no label, without which {tasks[name].task_type} cannot train on "
-        "a row; take them out"
+        f"{name}: {without} of its training rows have no label, without which {chosen.tasks[name].task_type} cannot "
+        "train on a row; take them out"
         for name, part in rows.items()
-        if tasks[name].type.needs_labels and (without := part.counts.unlabelled + part.counts.left_out)
+        if chosen.tasks[name].type.needs_labels and (without := part.counts.unlabelled + part.counts.left_out)
     ]
+    wanted, patience = config.metric_for_best_model, config.early_stopping_patience
+    if wanted != "mean":
+        task, _, metric = wanted.partition(".")
+        place = metric.rpartition("/")[0]  # a further dev split or a set; a plain name is of the first split
+        if not sets.labelled(task, place):
+            place = f"{task}.{place or 'dev'}"
+            faults.append(f"metric_for_best_model: {wanted}: no row of {place} that is evaluated has a label")
+    elif patience and not any(sets.labelled(name) for name in chosen.evaluated):
+        faults.append(f"early_stopping_patience: {patience}: no dev row that is evaluated has a label "
+                      f"({', '.join(chosen.evaluated)}); checkpoints cannot be compared")  # fmt: skip
     if faults:
         raise UserError(faults)
 

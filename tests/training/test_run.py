@@ -246,6 +246,33 @@ def test_bad_rows_are_reported_before_the_run_folder_is_made(copy):
     assert not (copy / "run").exists()
 
 
+SCORED = {  # what is asked for, where no dev row has a label, and what is said; None: it trains
+    "a named metric": ({"metric_for_best_model": "mood.acc"}, "metric_for_best_model: mood.acc: no row of mood.dev "),
+    "a set's metric": ({"metric_for_best_model": "mood.far/acc"}, "mood.far/acc: no row of mood.far "),
+    "early stopping": ({"early_stopping_patience": 1}, "early_stopping_patience: 1: no dev row .*\\(mood\\)"),
+    "a task that has labels": (
+        {"early_stopping_patience": 1, "eval_tasks": ["mood", "stsb"], "max_steps": 1}, None,
+    ),
+    "no comparison": ({"max_steps": 1}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_checkpoints_are_not_compared_by_rows_without_labels(copy, name):
+    text = (copy / "defs.yml").read_text(encoding="utf-8")
+    (copy / "defs.yml").write_text(text.replace("mood:\n", "mood:\n  eval_sets: {far: {}}\n", 1), encoding="utf-8")
+    for place in ("mood", "far"):
+        write_rows(copy / "data" / place / "dev.jsonl", text_rows(6, None, pair=False))
+    values, says = SCORED[name]
+    config = settings(copy, train_tasks=["mood"], **values)
+    if says is None:
+        assert train(config)["train"]["steps"] == 1
+    else:
+        with pytest.raises(UserError, match=says):
+            train(config)
+        assert not (copy / "run").exists()
+
+
 def test_resuming_with_other_settings_names_them(copy):
     train(settings(copy, max_steps=2))
     with pytest.raises(UserError) as caught:
