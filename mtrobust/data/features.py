@@ -95,6 +95,15 @@ class Features:
         """A column that has one value per feature, [n]."""
         return np.concatenate([chunk.scalars[name] for chunk in self._chunks])[self.row_ids]
 
+    def digest(self) -> str:
+        """16 hex digits over all features of the split in their order, wherever the cache lies and whatever made it."""
+        found = hashlib.blake2b(digest_size=8)
+        for chunk in self._chunks:
+            lists = {f"{name}/{i}": part for name, pair in chunk.lists.items() for i, part in enumerate(pair)}
+            for name, values in sorted(({"": chunk.offsets} | chunk.tokens | chunk.scalars | lists).items()):
+                found.update(f"{name} {values.dtype} {values.shape} ".encode() + values.tobytes())
+        return found.hexdigest()
+
     def subset(self, rows: np.ndarray) -> Features:
         """The features of some rows (numbers in the data file), in the file's order; `row_ids` stay what they were."""
         index = self.row_ids[np.isin(self.rows, rows)]

@@ -96,6 +96,10 @@ class TrainRows:
         self.sizes = self._units.sizes
         self.lengths = np.maximum.reduceat(lengths, self._units.bounds[:-1])
 
+    def digest(self) -> str:
+        """Tells the features of the whole splits from any others."""
+        return "-".join(part.digest() for part in self.parts)
+
     def __call__(self, positions: np.ndarray, number: int = 0) -> Batch:
         """The batch of some units, as the step of that number sees it."""
         places = self._units.places(positions)

@@ -79,6 +79,7 @@ def train(config: TrainConfig, on_event: Callable[[str, int], None] | None = Non
         lambda _: sets.evaluate_all(chosen.evaluated),
         {name: chosen.tasks[name].type.main_metric() for name in chosen.evaluated},
         on_event,
+        {name: part.digest() for name, part in rows.items()},
     )
     _announce(trainer, rows, accelerator)
     watch_memory(trainer, task_rows)

@@ -79,10 +79,12 @@ class Trainer:
         evaluate: Callable[[nn.Module], Metrics] | None = None,
         main_metrics: Mapping[str, str] | None = None,
         on_event: Callable[[str, int], None] | None = None,
+        data: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.sampler, self.fetch, self.accelerator = config, sampler, fetch, accelerator
         self.evaluate, self.main_metrics = evaluate, dict(main_metrics or {})
         self.on_event = on_event or (lambda kind, step: None)
+        self.data = dict(data or {})
         self.world, self.device = accelerator.num_processes, accelerator.device
         self.main, self.total = accelerator.is_main_process, sampler.total_steps
         self.checkpoints = Path(config.output_dir) / CHECKPOINTS
@@ -295,6 +297,7 @@ class Trainer:
             "monitor": self.monitor.state(),
             "generators": generators,
             "total": self.total,
+            "data": self.data,
         }
         path = disk.save_checkpoint(self.checkpoints, self.state.step, tensors, content)
         best = None if self.state.best_step is None else f"step-{self.state.best_step}"
@@ -315,6 +318,13 @@ class Trainer:
             raise UserError(
                 f"{path}: belongs to a run of {content['total']} steps, this one has {self.total} "
                 "(other data, batch size or epochs?); resume with the run's own settings and data"
+            )
+        # checkpoints of earlier versions do not say of which rows they are
+        others = [name for name, digest in content.get("data", {}).items() if self.data.get(name) != digest]
+        if others:
+            raise UserError(
+                f"{path}: belongs to a run on other data: the training rows of {', '.join(others)} have changed; "
+                "resume with the run's own settings and data"
             )
         states.load_module_tensors(self.step, tensors["step"], str(path))
         states.load_optimizer_tensors(self.optimizer, tensors["optimizer"])

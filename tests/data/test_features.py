@@ -290,3 +290,23 @@ def test_lists_keep_their_own_lengths(tmp_path: Path, known: str, monkeypatch: p
             assert bool(found[i]["labelled"]) == feature["labelled"]
     part = found.subset(np.array([1, 9]))
     assert [each["labels"].tolist() for each in part] == [made[i]["labels"].tolist() for i in (1, 9)]
+
+
+@pytest.mark.parametrize("chunk", [5, 4096])
+def test_the_digest_follows_from_the_features_alone(
+    tmp_path: Path, bert: Any, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(features_module, "CHUNK", chunk)
+    path, other = write_pairs(tmp_path, 12), tmp_path / "moved"
+
+    def digest(data: Path, cache: str) -> str:
+        return load_features(PAIR, "train", data, bert, 16, tmp_path / cache, training=True).digest()
+
+    first, lines = digest(tmp_path, "one"), path.read_text(encoding="utf-8").splitlines()
+    (other / "nli").mkdir(parents=True)
+    (other / "nli/train.jsonl").write_text("\n\n".join(lines).replace(": ", ":"), encoding="utf-8")
+    assert digest(other, "two") == first
+    (other / "nli/train.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    assert digest(other, "two") != first
+    (other / "nli/train.jsonl").write_text("\n".join([*lines[:-1], lines[-2]]), encoding="utf-8")
+    assert digest(other, "two") != first
