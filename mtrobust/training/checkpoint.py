@@ -132,10 +132,14 @@ def last_complete(folder: Path, quiet: bool = False) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """(tensors by file name without suffix, state). Raises `UserError` when a file cannot be read."""
+def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """(tensors by file name without suffix, state). Raises `UserError` when a file cannot be read, or the state lacks
+    one of the needed keys."""
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        absent = [key for key in needed if key not in state] if isinstance(state, dict) else ["contents"]
+        if absent:
+            raise ValueError(f"{STATE} has no {', '.join(absent)}")
         return {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}, state
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove this folder to go on from the one before") from error

@@ -310,7 +310,7 @@ class Trainer:
         path = disk.last_complete(self.checkpoints, quiet=not self.main)
         if path is None:
             return None
-        tensors, content = disk.load_checkpoint(path)
+        tensors, content = disk.load_checkpoint(path, ("run", "monitor", "generators", "total"))
         generators = content["generators"]
         if len(generators) != self.world:
             raise UserError(f"{path}: was made by {len(generators)} processes; go on with as many, not {self.world}")

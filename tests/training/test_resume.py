@@ -142,6 +142,25 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         trainer(tmp_path, resume=True, max_steps=6).train()
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{}", "state.json has no run, monitor, generators, total"),
+        ('{"run": {}, "monitor": {}, "total": 4}', "state.json has no generators"),
+        ("[]", "state.json has no contents"),
+        ("3", "state.json has no contents"),
+    ],
+)
+def test_a_state_that_lacks_its_parts_is_damaged(tmp_path, content, says):
+    trainer(tmp_path, max_steps=4).train()
+    path = tmp_path / "checkpoints" / "step-4"
+    (path / "state.json").write_text(content, encoding="utf-8")
+    marker = json.loads((path / "COMPLETE").read_text(encoding="utf-8")) | {"state.json": len(content)}
+    (path / "COMPLETE").write_text(json.dumps(marker), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"step-4: cannot be read \({says}\); remove this folder to go on from"):
+        trainer(tmp_path, resume=True, max_steps=4).train()
+
+
 def test_early_stopping_stays_stopped(tmp_path):
     made = trainer(tmp_path, evaluation=lambda model: {"a": {"acc": 50.0}}, eval_steps=2, early_stopping_patience=2)
     made.train()
