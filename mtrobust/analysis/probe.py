@@ -20,7 +20,7 @@ from torch import Tensor
 from mtrobust.data.collator import Collator
 from mtrobust.data.rows import find_split, read_rows
 from mtrobust.errors import UserError
-from mtrobust.evaluation.run_folder import CHECKPOINTS, Run, load_run, read_results
+from mtrobust.evaluation.run_folder import CHECKPOINTS, Run, load_run, read_results, run_tasks
 from mtrobust.models.encoder import Dropout
 from mtrobust.perturb import METHODS, Passes, Perturbation, build_methods
 from mtrobust.perturb.layers import Site
@@ -140,7 +140,7 @@ class Subject:
         """
         run = load_run(path, "cpu" if use_cpu else None)
         config = run.config
-        trained = [name for name in run.model.heads if not config.train_tasks or name in config.train_tasks]
+        trained = run_tasks(path, trained=True)
         methods = build_methods(config.perturb, {name: run.tasks[name] for name in trained}, run.model.encoder)
         device = next(run.model.parameters()).device
         step = TrainStep(run.model, methods, config.seed, config.task_weighting).to(device).eval()

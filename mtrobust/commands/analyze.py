@@ -101,7 +101,7 @@ def _checked(args: argparse.Namespace, kind: type[Analysis]) -> tuple[Analysis, 
     sound = []
     for path in args.runs:
         try:
-            check_tasks(path, [args.task] if args.task else None, "--task")
+            check_tasks(path, [args.task] if args.task else None, "--task", trained=True)
             sound.append(path)
         except UserError as error:
             faults += error.faults
@@ -124,13 +124,13 @@ def _checked(args: argparse.Namespace, kind: type[Analysis]) -> tuple[Analysis, 
 
 def _tasks(args: argparse.Namespace, kind: type[Analysis]) -> tuple[list[str], list[str]]:
     """(tasks to look at, faults)."""
-    from mtrobust.evaluation.run_folder import load_config, load_tasks
+    from mtrobust.evaluation.run_folder import run_tasks
 
     if args.task is not None:
         return [args.task], []
     shared: list[str] | None = None
     for path in args.runs:
-        own = load_config(path).train_tasks or list(load_tasks(path))
+        own = list(run_tasks(path, trained=True))
         shared = own if shared is None else [name for name in shared if name in own]
     if not shared:
         return [], ["RUN: the runs have no task in common"]

@@ -44,14 +44,13 @@ def select_tasks(names: Iterable[str] | None, defined: Iterable[str], place: str
     return [name for name in wanted if name in known] if wanted else known, faults
 
 
-def check_tasks(run: Path, tasks: list[str] | None, flag: str) -> None:
-    """Raises `UserError` for a folder that is no finished run and for tasks that it does not have; loads no model."""
-    from mtrobust.evaluation.run_folder import check_run, load_config, load_tasks
+def check_tasks(run: Path, tasks: list[str] | None, flag: str, trained: bool = False) -> None:
+    """Raises `UserError` for a folder that is no finished run and for tasks that it does not have (trained: that it was
+    not trained on); loads no model."""
+    from mtrobust.evaluation.run_folder import check_run, run_tasks
 
     check_run(run)
-    defined = load_tasks(run)
-    trained = load_config(run).train_tasks
-    faults = select_tasks(tasks, [name for name in defined if not trained or name in trained], flag)[1]
+    faults = select_tasks(tasks, run_tasks(run, trained), flag)[1]
     if faults:
         raise UserError(faults)
 

@@ -154,6 +154,16 @@ def load_tasks(run: Path) -> dict[str, TaskDef]:
     return load_task_defs([run / TASK_DEF])
 
 
+def run_tasks(run: Path, trained: bool = False) -> dict[str, TaskDef]:
+    """Definitions of the tasks that a run's model has a head for, which are those it was trained or evaluated on
+    (trained: those it was trained on), without reading the model."""
+    config, defined = load_config(run), load_tasks(run)
+    if not config.train_tasks:
+        return defined
+    own = {*config.train_tasks, *(() if trained else config.eval_tasks or ())}
+    return {name: task for name, task in defined.items() if name in own}
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an exception's message, or its class where it has none."""
     text = str(error).strip()

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mtrobust.models.multitask import MultiTaskModel
 from tests.cli.world import fingerprint
+from tests.evaluation.attacks.lm import write_tiny_lm
 from tests.evaluation.runs import copy_run, read_lines, text_rows, write_data, write_rows, write_run
 
 TASKS = ["mood", "stsb", "squad"]
@@ -37,6 +39,46 @@ def test_evaluate_prints_and_writes_metrics_and_predictions(run: Path, mtrobust:
     for task in TASKS:
         assert f"{task} " in ended.out and (run / "predictions" / f"{task}.dev.jsonl").is_file()
     assert f"acc {results['mood']['acc']:.2f}" in ended.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate RUN --tasks mood",
+        "predict RUN --task mood --input IN --output OUT.jsonl",
+        "predict RUN --task mood --input IN --output OUT.jsonl --soft",
+        "embed RUN --task mood --input IN --output OUT.jsonl",
+        "export RUN --task mood --out OUT",
+        "attack RUN --task mood --mlm LM --examples 1 --output_dir OUT",
+    ],
+    ids=lambda command: " ".join(word for word in command.split() if word in {command.split()[0], "--soft"}),
+)
+def test_a_task_that_was_only_evaluated_is_the_run_s_too(
+    command: str, trained: Path, run: Path, tmp_path: Path, mtrobust: Callable, tiny_model_dir: Callable[[str], Path]
+):
+    only_evaluated(run, "mood")
+    write_tiny_lm(tiny_model_dir("bert"), tmp_path / "lm")
+    places = {"RUN": run, "IN": trained / "data/mood/dev.jsonl", "LM": tmp_path / "lm", "OUT": tmp_path / "out"}
+    words = [places.get(word, word.replace("OUT", str(tmp_path / "out"))) for word in command.split()]
+    ended = mtrobust(*words, "--use_cpu")
+    assert ended.code == 0, ended.err
+
+
+def test_tasks_that_the_run_neither_trained_nor_evaluated_are_none_of_it(run: Path, tmp_path: Path, mtrobust: Callable):
+    """Nor is one that was only evaluated anything to `analyze`, which looks at what methods did in training."""
+    only_evaluated(run, "mood", left_out="squad")
+    ended = mtrobust("evaluate", run, "--tasks", "squad")
+    assert ended.code == 2 and "--tasks: squad: no such task (defined: mood, stsb)" in ended.err
+    ended = mtrobust("analyze", "drift", run, "--task", "mood", "--out", tmp_path / "out")
+    assert ended.code == 2 and "--task: mood: no such task (defined: stsb)" in ended.err
+
+
+def only_evaluated(run: Path, task: str, left_out: str = "") -> None:
+    """Makes the run one that was evaluated on all tasks and trained on all others."""
+    config = yaml.safe_load((run / "config.yml").read_text(encoding="utf-8"))
+    names = [name for name in TASKS if name != left_out]
+    config |= {"train_tasks": [name for name in names if name != task], "eval_tasks": names}
+    (run / "config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
 def test_evaluate_some_tasks_on_another_split_without_labels(run: Path, mtrobust: Callable):

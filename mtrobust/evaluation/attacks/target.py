@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtrobust.data.rows import find_split, iter_rows, read_rows
 from mtrobust.errors import UserError
 from mtrobust.evaluation.attacks.base import Attack
-from mtrobust.evaluation.run_folder import MODEL, check_run, load_config, load_tasks
+from mtrobust.evaluation.run_folder import MODEL, check_run, load_config, run_tasks
 from mtrobust.registry import suggestion
 from mtrobust.tasks.sequence import PAIR
 from mtrobust.tasks.taskdef import TaskDef
@@ -64,11 +64,10 @@ def digest_of(source: Path) -> str:
 def run_target(run: Path, task: str) -> Target:
     """A task of a finished run. Raises `UserError`."""
     check_run(run)
-    defined, config = load_tasks(run), load_config(run)
-    known = [name for name in defined if not config.train_tasks or name in config.train_tasks]
+    known = run_tasks(run)
     if task not in known:
         raise UserError(f"--task: {task}: no such task{suggestion(task, known)} (defined: {', '.join(known)})")
-    return Target(run, defined[task], True, Path(config.data_dir))
+    return Target(run, known[task], True, load_config(run).data_dir)
 
 
 def folder_target(folder: Path, task: str, kind: type[Attack], data_dir: Path, split: str) -> Target:
