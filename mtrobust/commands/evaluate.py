@@ -14,7 +14,8 @@ from mtrobust.tasks.taskdef import load_task_defs
 _DESCRIPTION = """Metrics, in percent, of a finished run on a labelled split of its tasks.
 
 Predictions go to OUT/predictions/ and metrics are merged into OUT/all_results.json. OUT is the run folder; with another
---data_dir than the run's, nothing is written unless --out says where, so that the run's own figures stay.
+--data_dir than the run's, or with --all_rows of a run that had max_eval_samples, nothing is written unless --out says
+where, so that the run's own figures stay.
 """
 
 
@@ -37,12 +38,15 @@ def run(argv: list[str]) -> int:
         "--data_dir", type=Path, metavar="D", help="folder with <task>/<split>.jsonl; default: the run's"
     )
     parser.add_argument(
+        "--all_rows", action="store_true", help="all dev rows of a run that had max_eval_samples; default: the run's"
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="OUT", help="folder for predictions and results; default: the run's"
     )
     add_pass_flags(parser)
     args = parser.parse(argv)
     check_tasks(args.run, args.tasks, "--tasks")
-    shown_alone = args.out is None and args.data_dir is not None  # unless the data are the run's
+    shown_alone = args.out is None and (args.data_dir is not None or args.all_rows)  # unless the rows are the run's
     if faults := [] if shown_alone else folder_faults("--out", args.out or args.run):
         raise UserError(faults)
     if args.data_dir is not None and not args.data_dir.is_dir():
@@ -59,6 +63,7 @@ def run(argv: list[str]) -> int:
 
     config = opened.config
     same_data = args.data_dir is None or args.data_dir.resolve() == config.data_dir.resolve()
+    same_rows = same_data and not (args.all_rows and config.max_eval_samples)
     data_dir = args.data_dir if args.data_dir is not None else config.data_dir
     tasks = {
         name: task.model_copy(update={"eval_sets": redefined[name].eval_sets}) if name in redefined else task
@@ -68,16 +73,17 @@ def run(argv: list[str]) -> int:
     for name, task in tasks.items():
         task.type.restore(recorded.get(name, {}))  # a copy of a definition knows of no threshold
     pairs = chosen_sets(tasks, data_dir, args.eval_sets) if args.eval_sets else []
-    evaluator = Evaluator.of_run(opened, tasks, args.data_dir, args.batch_size, args.bf16)
+    evaluator = Evaluator.of_run(opened, tasks, args.data_dir, args.batch_size, args.bf16, args.all_rows)
     split = args.split or ("" if args.eval_sets else "dev")
     sets = SetEvaluator(evaluator, pairs)
     sets.prepare()
     found = sets.evaluate()  # first: with the run's threshold, not one that is tuned on another split now
     table = evaluator.evaluate(split=split) if split else {}
     _print({task: {**table.get(task, {}), **found.get(task, {})} for task in tasks if task in table or task in found})
-    out = args.out or (args.run if same_data else None)
+    out = args.out or (args.run if same_rows else None)
     if out is None:
-        print(f"not written, since the data are not the run's ({config.data_dir}); --out says where to")
+        whose = f"data are not the run's ({config.data_dir})" if not same_data else "run evaluated a part of these rows"
+        print(f"not written, since the {whose}; --out says where to")
         return 0
     evaluator.write_predictions(out)
     update_results(out, table, split or "dev")

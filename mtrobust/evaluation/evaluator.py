@@ -58,8 +58,9 @@ class Evaluator:
 
     model: its heads decide which tasks can be evaluated; tasks: definitions by name; data_dir: folder with
     `<task>/<split>.jsonl`; cache_dir: where tokenised features are kept (default: `DATA_DIR/.features`); max_len:
-    tokens per feature where a definition sets none; batch_size: features per batch; max_samples: only so
-    many rows of a split; device: default: where the model is; bf16: bfloat16 autocast (outputs are float32 anyhow).
+    tokens per feature where a definition sets none; batch_size: features per batch; max_samples: only so many rows of
+    each dev split and evaluation set; device: default: where the model is; bf16: bfloat16 autocast (outputs are float32
+    anyhow).
 
     The model is put in evaluation mode for the time of a pass and each of its modules back as it was; gradients and
     the random generators are left alone, so evaluation in the middle of training changes nothing there.
@@ -95,19 +96,23 @@ class Evaluator:
         data_dir: str | Path | None = None,
         batch_size: int | None = None,
         bf16: bool | None = None,
+        all_rows: bool = False,
     ) -> Evaluator:
         """Evaluates a finished run's model as the run did; data_dir: other rows than the run's, with a cache of their
-        own; batch_size, bf16: other than the run's."""
+        own; batch_size, bf16: other than the run's; all_rows: also where the run took `max_eval_samples`, which is
+        of its own rows."""
         config = run.config
         folder = Path(data_dir) if data_dir is not None else config.data_dir
+        own = folder.resolve() == config.data_dir.resolve()
         return cls(
             run.model,
             tasks,
             folder,
             run.tokenizer,
-            cache_dir=config.cache_dir if folder.resolve() == config.data_dir.resolve() else None,
+            cache_dir=config.cache_dir if own else None,
             max_len=config.max_seq_length,
             batch_size=batch_size or config.per_device_eval_batch_size,
+            max_samples=config.max_eval_samples if own and not all_rows else None,
             bf16=config.bf16 if bf16 is None else bf16,
             progress=told(),
         )
@@ -203,14 +208,18 @@ class Evaluator:
     def load(self, task: TaskDef, split: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows and features of a split, read once; `row` of a feature is its place among these rows.
 
-        `max_samples` takes rows evenly from the whole file, which may be sorted by label.
+        `max_samples` takes rows of a dev split or set evenly from the whole file, which may be sorted by label.
         """
         if (task.name, split) not in self._data:
             rows = read_rows(task, find_split(task, self.data_dir, split))
             features = load_features(
                 task, split, self.data_dir, self.tokenizer, self.max_len, self.cache_dir, training=False
             )
-            count = min(len(rows), self.max_samples or len(rows))
+            of_set = task.name not in self.tasks  # its definition has a name of its own, see `task_of_set`
+            limit = self.max_samples if of_set or split in task.dev_splits else None
+            count = min(len(rows), limit or len(rows))
+            if count < len(rows):
+                log.info("%s.%s: %d of %d rows are evaluated (max_eval_samples)", task.name, split, count, len(rows))
             kept = np.arange(count) * len(rows) // count
             place = {int(row): i for i, row in enumerate(kept)}
             records = [{**feature, "row": place[int(feature["row"])]} for feature in features.subset(kept)]

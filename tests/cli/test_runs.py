@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -75,10 +76,13 @@ def test_tasks_that_the_run_neither_trained_nor_evaluated_are_none_of_it(run: Pa
 
 def only_evaluated(run: Path, task: str, left_out: str = "") -> None:
     """Makes the run one that was evaluated on all tasks and trained on all others."""
-    config = yaml.safe_load((run / "config.yml").read_text(encoding="utf-8"))
     names = [name for name in TASKS if name != left_out]
-    config |= {"train_tasks": [name for name in names if name != task], "eval_tasks": names}
-    (run / "config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    configure(run, train_tasks=[name for name in names if name != task], eval_tasks=names)
+
+
+def configure(run: Path, **values: Any) -> None:
+    config = yaml.safe_load((run / "config.yml").read_text(encoding="utf-8"))
+    (run / "config.yml").write_text(yaml.safe_dump(config | values), encoding="utf-8")
 
 
 def test_evaluate_some_tasks_on_another_split_without_labels(run: Path, mtrobust: Callable):
@@ -96,6 +100,43 @@ def test_other_data_leave_the_run_s_figures_alone(run: Path, tmp_path: Path, mtr
     out = tmp_path / "figures"
     mtrobust("evaluate", run, "--tasks", "mood", "--data_dir", tmp_path / "other", "--out", out, "--use_cpu")
     assert "mood" in json.loads((out / "all_results.json").read_text(encoding="utf-8")) and fingerprint(run) == before
+
+
+def test_a_run_with_a_part_of_the_dev_rows_is_evaluated_on_these(run: Path, trained: Path, mtrobust: Callable):
+    """Its own figures stay those of the rows that it was evaluated on; all rows are shown, or go elsewhere."""
+    configure(run, max_eval_samples=4)
+    flags = ["--tasks", "mood", "--use_cpu"]
+    ended = mtrobust("evaluate", run, *flags)
+    assert ended.code == 0 and "mood.dev: 4 of 13 rows are evaluated (max_eval_samples)" in ended.err
+    assert [line["id"] for line in read_lines(run / "predictions/mood.dev.jsonl")] == ["0", "3", "6", "9"]
+    figures = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+    before = fingerprint(run)
+    ended = mtrobust("evaluate", run, *flags, "--data_dir", trained / "data")  # the same folder
+    assert "4 of 13 rows" in ended.err and fingerprint(run) == before
+
+    ended = mtrobust("evaluate", run, *flags, "--all_rows")
+    assert ended.code == 0 and "not written, since the run evaluated a part of these rows" in ended.out
+    assert fingerprint(run) == before and f"acc {figures['mood']['acc']:.2f}" not in ended.out
+    out = run.parent / "all"
+    assert mtrobust("evaluate", run, *flags, "--all_rows", "--out", out).code == 0
+    assert len(read_lines(out / "predictions/mood.dev.jsonl")) == 13 and fingerprint(run) == before
+
+
+@pytest.mark.parametrize("split", ["test", "shifted"])
+def test_splits_that_a_run_did_not_evaluate_are_evaluated_whole(run: Path, tmp_path: Path, mtrobust: Callable, split):
+    write_rows(tmp_path / "data/mood" / f"{split}.jsonl", text_rows(9, ["sad", "glad"], pair=False))
+    configure(run, max_eval_samples=4, data_dir=str(tmp_path / "data"))
+    ended = mtrobust("evaluate", run, "--tasks", "mood", "--split", split, "--use_cpu")
+    assert ended.code == 0, ended.err
+    assert len(read_lines(run / "predictions" / f"mood.{split}.jsonl")) == 9
+
+
+def test_other_data_are_evaluated_whole(run: Path, tmp_path: Path, mtrobust: Callable):
+    write_rows(tmp_path / "other/mood/dev.jsonl", text_rows(9, ["sad", "glad"], pair=False))
+    configure(run, max_eval_samples=4)
+    flags = ["--tasks", "mood", "--data_dir", tmp_path / "other", "--out", tmp_path / "out", "--use_cpu"]
+    assert mtrobust("evaluate", run, *flags).code == 0
+    assert len(read_lines(tmp_path / "out/predictions/mood.dev.jsonl")) == 9
 
 
 def test_predict_writes_one_line_per_row_in_order(run: Path, tmp_path: Path, mtrobust: Callable):

@@ -190,3 +190,23 @@ def test_a_training_run_evaluates_the_sets_that_have_rows(tiny_model_dir, data_d
     assert main(["train", *map(str, flags), "--output_dir", str(tmp_path / "no"), "--eval_sets", "absent"]) == 2
     assert main(["train", *map(str, flags[:-2]), "--output_dir", str(tmp_path / "none"), "--eval_sets", "skip"]) == 0
     assert not any("/" in key for key in json.loads((tmp_path / "none" / "all_results.json").read_text())["squad"])
+
+
+def test_a_part_of_the_rows_is_the_same_part_afterwards(tiny_model_dir, data_dir: Path, task_def, sets_dir, tmp_path):
+    """Of dev splits and of sets, one of which has rows in a file that is called `test`."""
+    rows, run = tmp_path / "data", tmp_path / "run"
+    for folder, name, dev in ((data_dir, "mnli", "matched_dev"), (data_dir, "stsb", "dev"), (sets_dir, "sts", "")):
+        shutil.copytree(folder / name, rows / name)
+        if dev:
+            shutil.copyfile(rows / name / f"{dev}.jsonl", rows / name / "train.jsonl")
+    flags = [
+        "--task_def", task_def, "--data_dir", rows, "--train_tasks", "mnli,stsb", "--model_name_or_path",
+        tiny_model_dir("bert"), "--max_steps", 2, "--max_eval_samples", 3, "--use_cpu", "--progress", "off",
+    ]  # fmt: skip
+    assert main(["train", *map(str, flags), "--output_dir", str(run)]) == 0
+    figures, names = json.loads((run / "all_results.json").read_text()), ["mnli.mismatched_dev", "stsb.other"]
+    lines = [records(run / "predictions" / f"{name}.jsonl") for name in names]
+    assert [len(part) for part in lines] == [3, 3] and "other/pearson" in figures["stsb"]
+    assert evaluate(run, "--split", "dev", "--eval_sets", "other") == 0
+    assert json.loads((run / "all_results.json").read_text()) == figures
+    assert [records(run / "predictions" / f"{name}.jsonl") for name in names] == lines
