@@ -25,7 +25,9 @@ class TrainConfig(StrictModel):
     """All options of `mtrobust train`; names follow Hugging Face's run_glue and run_qa where one exists there."""
 
     # data
-    task_def: list[str] = Field(description="task-definition files, or names of shipped ones (glue, squad, textcls)")
+    task_def: list[str] = Field(
+        min_length=1, description="task-definition files, or names of shipped ones (glue, squad, textcls)"
+    )
     data_dir: Path = Field(description="folder with <task>/<split>.jsonl")
     train_tasks: list[str] = Field(default_factory=list, description="tasks to train on; default: all defined")
     eval_tasks: list[str] | None = Field(None, description="tasks to evaluate; default: the training tasks")
@@ -131,7 +133,7 @@ class TrainConfig(StrictModel):
         None, ge=64, description="token-budget batches instead of a fixed batch size"
     )
     bf16: bool = Field(False, description="bfloat16 autocast")
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**63)
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what to do at a non-finite loss")
     progress: Literal["auto", "bar", "lines", "off"] = "auto"
     use_cpu: bool = Field(False, description="run on the CPU though an accelerator is there")

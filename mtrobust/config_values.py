@@ -51,6 +51,7 @@ def allowed(field: FieldInfo) -> str:
     annotation, optional = strip_optional(field.annotation)
     bounds = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in _SIGNS.items() if hasattr(m, key)]
     words = _noun(annotation) + (" " + " and ".join(bounds) if bounds else "")
+    words += ", at least one" if any(hasattr(m, "min_length") for m in field.metadata) else ""
     return words + (", or none" if optional else "")
 
 
