@@ -7,7 +7,7 @@ Flags are the fields of `TrainConfig` (`--learning_rate 2e-5`; lists as `a,b` or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
@@ -41,6 +41,7 @@ class Given:
     perturb: list[tuple[str, str]] = field(default_factory=list)
     positional: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    said: set[str] = field(default_factory=set)  # fields that a fault is about already: nothing more is said of them
     old: list[str] = field(default_factory=list)  # names of MT-DNN's, each of them a fault
 
 
@@ -98,7 +99,11 @@ def _take(given: Given, name: str, value: str | None) -> None:
         names = [*_FIELDS, "perturb.<option>"]
         given.faults.append(f"--{name}: unknown flag{suggestion(name, names)} (mtrobust train --help lists all)")
     elif value is None:
-        given.faults.append(f"--{name}: needs a value: {allowed(_FIELDS[name])}")
+        given.faults.append(f"--{name}: needs a value: {_wanted(name)}")
+        given.said.add(name)
+    elif _is(name, list) and not _names(value):
+        given.faults.append(f"--{name}: {show(value)}: must be {_wanted(name)} (not empty)")
+        given.said.add(name)
     elif _is(name, list):
         given.values[name] = [*given.values.get(name, []), *_names(value)]
     else:
@@ -112,6 +117,11 @@ def _mtdnn_answer(name: str) -> str | None:
     return answer(name)
 
 
+def _wanted(key: str) -> str:
+    """What a field takes, in words."""
+    return "names of methods (mtrobust methods lists them)" if key == "perturb" else allowed(_FIELDS[key])
+
+
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -119,23 +129,16 @@ def _names(text: str) -> list[str]:
 def parse_train(argv: list[str]) -> Parsed:
     """Reads the recipe named in `argv` (at most one) and the flags; checks everything that needs no data or model."""
     given = split_flags(argv)
-    faults, values, sources = list(given.faults), {}, {}
+    faults = list(given.faults)
     for extra in given.positional[1:]:
         faults.append(f"{extra}: unexpected; one recipe file is read, here {given.positional[0]}")
     recipe = given.positional[0] if given.positional else None
-    if recipe is not None:
-        try:
-            values = read_yaml(recipe, "recipe")
-        except UserError as error:
-            faults += error.faults
-        sources = {key: f"{recipe}: {key}" for key in values}
-        old = {key: told for key in values if key not in _FIELDS and (told := _mtdnn_answer(key))}
-        faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items()]
-        values = {key: value for key, value in values.items() if key not in old}
-        given.old += old
+    values, sources = _of_recipe(recipe, given, faults) if recipe is not None else ({}, {})
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
-    parsed = _read(values, sources, given.perturb, recipe_failed=recipe is not None and not sources)
+    values = {key: value for key, value in values.items() if key not in given.said}
+    flags = [] if "perturb" in given.said else given.perturb
+    parsed = _read(values, sources, flags, given.said)
     if given.old:
         from mtrobust.tasks.mtdnn_flags import FLAGS
 
@@ -145,6 +148,23 @@ def parse_train(argv: list[str]) -> Parsed:
         parsed.faults = [line for line, key in zip(parsed.faults, said, strict=True) if key not in meant]
         parsed.bad |= {"task_def"}
     return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
+
+
+def _of_recipe(recipe: str, given: Given, faults: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(values of a recipe, how messages name their places). Names of MT-DNN's are left out and noted in `given`."""
+    values: dict[str, Any] = {}
+    try:
+        if not recipe:
+            raise UserError("'': must be a recipe file (not empty)")
+        values = read_yaml(recipe, "recipe")
+    except UserError as error:
+        faults += error.faults
+        given.said |= _FIELDS.keys() - given.values.keys()
+    sources = {key: f"{recipe}: {key}" for key in values}
+    old = {key: told for key in values if key not in _FIELDS and (told := _mtdnn_answer(key))}
+    faults += [f"{recipe}: {key}: {told.replace('--', '')}" for key, told in old.items()]
+    given.old += old
+    return {key: value for key, value in values.items() if key not in old}, sources
 
 
 def parse_settings(settings: Mapping[str, Any]) -> TrainConfig:
@@ -169,15 +189,33 @@ def _plain(value: Any) -> Any:
 
 
 def _read(
-    values: dict[str, Any], sources: dict[str, str], flags: list[tuple[str, str]], recipe_failed: bool = False
+    values: dict[str, Any], sources: dict[str, str], flags: list[tuple[str, str]], said: Collection[str] = ()
 ) -> Parsed:
-    """Checks merged values; those of `perturb` with its flags."""
-    for key, value in list(values.items()):
-        values[key] = _as_field(key, value)
-    specs, faults = read_perturb(values.get("perturb"), flags, sources.get("perturb", "--perturb"))
+    """Checks merged values; those of `perturb` with its flags. said: fields that may be missing without a fault."""
+    empty = {key for key, value in values.items() if _is_empty(key, value)}
+    faults = [
+        f"{sources.get(key, f'--{key}')}: {show(values[key])}: must be {_wanted(key)} (not empty)"
+        for key in values
+        if key in empty
+    ]
+    values = {key: _as_field(key, value) for key, value in values.items() if key not in empty}
+    specs, found = read_perturb(values.get("perturb"), flags, sources.get("perturb", "--perturb"))
     values["perturb"] = specs
-    parsed = _validate(values, sources, recipe_failed)
-    return Parsed(parsed.config, faults + parsed.faults, parsed.bad, sources)
+    parsed = _validate(values, sources, {*said, *empty})
+    return Parsed(parsed.config, faults + found + parsed.faults, parsed.bad | empty, sources)
+
+
+def _is_empty(key: str, value: Any) -> bool:
+    """Whether a text, or one of a list, is empty, which most often is a shell variable that is not set: no folder, no
+    name, and not the same as nothing given. An empty list is a list of none where `none` means something else."""
+    if key not in _FIELDS or key == "perturb":
+        return False
+    if value == [] and strip_optional(_FIELDS[key].annotation)[1]:
+        return True
+    if isinstance(value, str):
+        return not (_names(value) if _is(key, list) else value.strip())
+    items = value if isinstance(value, list) else []
+    return any(isinstance(item, str) and not item.strip() for item in items)
 
 
 def _as_field(key: str, value: Any) -> Any:
@@ -195,7 +233,7 @@ def _as_field(key: str, value: Any) -> Any:
     return value
 
 
-def _validate(values: dict[str, Any], sources: dict[str, str], recipe_failed: bool) -> Parsed:
+def _validate(values: dict[str, Any], sources: dict[str, str], said: Collection[str]) -> Parsed:
     """Checks the merged values; on faults the sound part becomes the configuration, as far as that is possible."""
     place = lambda key: sources.get(key, f"--{key}")  # noqa: E731
     wrong = wrong_kind(TrainConfig, values)
@@ -207,7 +245,7 @@ def _validate(values: dict[str, Any], sources: dict[str, str], recipe_failed: bo
         except ValidationError as error:
             missing = [e["loc"][0] for e in error.errors(include_url=False) if e["type"] == "missing"]
             for key in missing:
-                if key not in wrong and not recipe_failed:
+                if key not in wrong and key not in said:
                     text = f"missing: {_FIELDS[str(key)].description}; give the flag, or `{key}:` in a recipe"
                     faults.append(f"--{key}: {text}")
             others = [f for f in faults_of(error, TrainConfig, place) if ": missing: " not in f]
@@ -248,7 +286,7 @@ def _specs(value: Any, place: str) -> tuple[list[PerturbSpec], list[str]]:
     for entry in value if isinstance(value, list) else [] if value is None else [value]:
         if isinstance(entry, PerturbSpec):
             specs.append(entry.model_copy(deep=True))
-        elif isinstance(entry, str):
+        elif isinstance(entry, str) and _names(entry):
             specs += [PerturbSpec(name=name) for name in _names(entry)]
         elif isinstance(entry, dict) and isinstance(entry.get("name"), str):
             options = {str(k): v for k, v in entry.items() if k not in ("name", "options")}

@@ -59,3 +59,75 @@ def test_the_largest_seed_seeds_all_generators():
     from mtrobust.training.state import seed_all
 
     seed_all(2**63 - 1)
+
+
+# --- empty texts, flags without a value -------------------------------------------------------------------------------
+
+EMPTY = {
+    "task_def": "a list of names, at least one",
+    "data_dir": "a path",
+    "train_tasks": "a list of names",
+    "eval_tasks": "a list of names, or none",
+    "cache_dir": "a path, or none",
+    "model_name_or_path": "a text",
+    "init_from": "a path, or none",
+    "lora_targets": "a list of names, or none",
+    "perturb": "names of methods (mtrobust methods lists them)",
+    "output_dir": "a path",
+    "metric_for_best_model": "a text",
+    "main_task": "a text, or none",
+}
+
+
+@pytest.mark.parametrize("key", EMPTY)
+def test_an_empty_text_is_no_value(refused, key: str):
+    says = f"must be {EMPTY[key]} (not empty)"
+    assert refused(f"{FLAGS} --{key} ''") == [f"--{key}: '': {says}"]
+    assert refused(f"{FLAGS} --{key}=' '") == [f"--{key}: '': {says}"]
+    if key != "perturb":
+        assert refused("", settings(**{key: "''"})) == [f"recipe.yml: {key}: '': {says}"]
+
+
+def test_an_empty_flag_does_not_fall_back_on_the_recipe_or_on_an_earlier_flag(refused):
+    assert len(refused("--train_tasks ''", settings())) == 1
+    assert len(refused(f"{FLAGS} --train_tasks ''")) == 1
+    assert len(refused(f"{FLAGS} --perturb '' --perturb.eta 2")) == 1
+
+
+@pytest.mark.parametrize("text", [",", "' , '"])
+def test_commas_alone_name_nothing(refused, text: str):
+    assert refused(f"{FLAGS} --eval_tasks {text}")[0].startswith("--eval_tasks: ,: must be a list of names")
+
+
+def test_an_empty_name_in_a_list_is_no_name(refused):
+    says = "recipe.yml: train_tasks: ['pairs', '']: must be a list of names (not empty)"
+    assert refused("", settings(train_tasks="[pairs, '']")) == [says]
+
+
+def test_an_empty_list_is_not_taken_for_none(refused):
+    says = "recipe.yml: eval_tasks: []: must be a list of names, or none (not empty)"
+    assert refused("", settings(eval_tasks="[]")) == [says]
+
+
+@pytest.mark.parametrize("text", ["''", "['']", "[rapt, ',']"])
+def test_an_empty_method_is_no_method(refused, text: str):
+    (line,) = refused("", settings(perturb=text))
+    assert line.startswith("recipe.yml: perturb: ") and ": must be a method's name or {name: METHOD" in line
+
+
+def test_lists_without_a_name_stay_what_a_saved_configuration_has(world: Path, mtrobust: Callable):
+    ended = mtrobust("train", *shlex.split(f"{FLAGS} --model_name_or_path nowhere/at/all"))
+    assert len(ended.err.strip().split("\n")) == 1
+    (world / "recipe.yml").write_text(settings(train_tasks="[]", perturb="[]", model_name_or_path="nowhere/at/all"))
+    assert mtrobust("train", "recipe.yml").err.replace("recipe.yml: ", "--") == ended.err
+
+
+def test_an_empty_name_of_a_recipe_is_said_alone(refused):
+    assert refused("''") == ["'': must be a recipe file (not empty)"]
+
+
+@pytest.mark.parametrize("key", ["output_dir", "task_def", "perturb", "cache_dir"])
+def test_a_flag_without_a_value_is_one_fault(refused, key: str):
+    others = " ".join(f"--{name} {value}" for name, value in SOUND.items() if name != key)
+    (line,) = refused(f"{others} --{key} --max_steps 2")
+    assert line.startswith(f"--{key}: needs a value: ")
