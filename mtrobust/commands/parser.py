@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from mtrobust.errors import UserError
@@ -32,7 +32,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} ({self.prog} --help)")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parses; raises `UserError` for unknown flags and surplus words."""
+        """Parses; raises `UserError` for empty words, unknown flags and surplus words."""
+        if faults := list(_empty(argv)):
+            raise UserError(faults)
         args, unknown = self.parse_known_args(list(argv))
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
@@ -50,6 +52,18 @@ class Parser(argparse.ArgumentParser):
         """Whether `word` is at fault itself, not the value of an unknown flag before it."""
         at = unknown.index(word)
         return word.startswith("-") or at == 0 or not unknown[at - 1].startswith("-")
+
+
+def _empty(argv: Sequence[str]) -> Iterator[str]:
+    """Faults of empty words, which most often are shell variables that are not set: as a path they would be the working
+    directory, as a name all or the default."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        flag, equals, value = word.partition("=")
+        if not word.strip():
+            place = f"{before}: " if before.startswith("--") and "=" not in before else ""
+            yield f"{place}'': must not be empty"
+        elif flag.startswith("--") and equals and not value.strip():
+            yield f"{flag}: '': must not be empty"
 
 
 def names(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,3 +153,22 @@ def test_help_and_faults_load_nothing_that_takes_long(argv: list[str], code: int
     found, *loaded = done.stderr.split("\n")[-2].split()
     assert int(found) == code
     assert not {"torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "pandas"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("evaluate run --out ''", "--out: '': must not be empty"),
+        ("evaluate run --split=", "--split: '': must not be empty"),
+        ("evaluate ''", "'': must not be empty"),
+        ("predict run --task ' ' --input a --output b", "--task: '': must not be empty"),
+        ("check --task_def glue --data_dir ''", "--data_dir: '': must not be empty"),
+        ("check --task_def ''", "--task_def: '': must not be empty"),
+        ("analyze layers run --out '' --task a", "--out: '': must not be empty"),
+        ("prep sample --out ''", "--out: '': must not be empty"),
+        ("report '' --out x", "'': must not be empty"),
+    ],
+)
+def test_an_empty_word_is_refused_by_every_command(mtrobust: Callable, command: str, line: str):
+    ended = mtrobust(*shlex.split(command))
+    assert (ended.code, ended.err) == (2, f"error: {line}\n")
