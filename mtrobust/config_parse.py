@@ -70,21 +70,37 @@ def split_flags(argv: list[str]) -> Given:
                 given.positional.pop()
                 given.faults.append(f"{word}: unknown flag (flags begin with two dashes)")
             continue
+        if _switch(given, word, words):
+            continue
         name, equals, value = word[2:].partition("=")
-        following = words[0] if words and not words[0].startswith("--") else None
-        if name in _FIELDS and _is(name, bool):
-            if not equals:
-                value = words.pop(0) if following is not None and following.lower() in _BOOLEAN else "true"
-            given.values[name] = value
-            continue
-        opposite = name.removeprefix("no-").removeprefix("no_")
-        if opposite != name and opposite in _FIELDS and _is(opposite, bool) and not equals:
-            given.values[opposite] = "false"
-            continue
-        if not equals and following is not None:
+        if not equals and words and not words[0].startswith("--"):
             equals, value = "=", words.pop(0)
         _take(given, name, value if equals else None)
     return given
+
+
+def _switch(given: Given, word: str, words: list[str]) -> bool:
+    """Files a flag of a boolean field, with its value from `words` where that is the next; False for other flags."""
+    name, equals, value = word[2:].partition("=")
+    takes = bool(words) and not words[0].startswith("-") and not _may_be_recipe(words[0])
+    if name in _FIELDS and _is(name, bool):
+        given.values[name] = value if equals else words.pop(0) if takes else "true"
+        return True
+    opposite = name.removeprefix("no-").removeprefix("no_")
+    if opposite == name or opposite not in _FIELDS or not _is(opposite, bool):
+        return False
+    if equals or takes:
+        value = value if equals else words.pop(0)
+        given.faults.append(f"--{name}: {show(value)}: takes no value; write --{name} or --{opposite} VALUE")
+        given.said.add(opposite)
+    given.values[opposite] = "false"
+    return True
+
+
+def _may_be_recipe(word: str) -> bool:
+    """Whether a word after a boolean flag is no value of it, but the recipe."""
+    named = word.endswith((".yml", ".yaml")) or "/" in word or Path(word).is_file()
+    return named and word.lower() not in _BOOLEAN
 
 
 def _take(given: Given, name: str, value: str | None) -> None:

@@ -139,7 +139,8 @@ def _must_be(field: FieldInfo, value: Any, inner: list[Any]) -> str:
 def wrong_kind(model: type[BaseModel], values: dict[str, Any]) -> dict[str, str]:
     """Values that pydantic would bend into shape although the user meant something else, as key -> what is allowed.
 
-    A boolean is no number, and infinity and NaN are no settings.
+    A boolean is no number, infinity and NaN are no settings, and of texts only plain digits are numbers (Python also
+    reads `1_0` and digits of other scripts).
     """
     bad = {}
     for key, value in values.items():
@@ -148,9 +149,14 @@ def wrong_kind(model: type[BaseModel], values: dict[str, Any]) -> dict[str, str]
         annotation = strip_optional(model.model_fields[key].annotation)[0]
         is_number = annotation in (int, float)
         infinite = is_number and _is_not_finite(value)
-        if (is_number and isinstance(value, bool)) or infinite:
+        odd = isinstance(value, bool) or (isinstance(value, str) and not _is_plain(value))
+        if is_number and (odd or infinite):
             bad[key] = allowed(model.model_fields[key]) + (" (finite)" if infinite else "")
     return bad
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "_" not in text
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -77,7 +77,7 @@ def names(text: str) -> list[str]:
 def positive(text: str) -> int:
     """The `type` of flags that take a whole number of at least 1."""
     try:
-        value = int(text)
+        value = int(text) if text.isascii() and "_" not in text else 0
     except ValueError:
         value = 0
     if value < 1:

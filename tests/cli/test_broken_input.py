@@ -61,7 +61,7 @@ FLAGS = [
     Case("ratio above one", f"{TRAIN} --warmup_ratio 10", ["--warmup_ratio: 10: must be a number >= 0 and <= 1"]),
     Case("not optional", f"{TRAIN} --seed none", ["--seed: none: must be an integer >= 0"]),
     Case("two recipes", f"{TRAIN} recipe.yml two.yml", ["two.yml: unexpected"], recipe("")),
-    Case("boolean before a word", f"{TRAIN} --bf16 tru", ["tru: no such recipe file"]),
+    Case("boolean before a word", f"{TRAIN} --bf16 tru", ["--bf16: tru: must be true or false"]),
     Case("all at once", f"{TRAIN} --seed x --optim y --z 1", ["--seed: x", "--optim: y", "--z: unknown flag"]),
     Case("resume and overwrite", f"{TRAIN} --resume --overwrite_output_dir", ["--resume", "overwrite_output_dir"]),
     Case(

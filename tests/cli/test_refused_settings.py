@@ -131,3 +131,26 @@ def test_a_flag_without_a_value_is_one_fault(refused, key: str):
     others = " ".join(f"--{name} {value}" for name, value in SOUND.items() if name != key)
     (line,) = refused(f"{others} --{key} --max_steps 2")
     assert line.startswith(f"--{key}: needs a value: ")
+
+
+# --- booleans, numbers ------------------------------------------------------------------------------------------------
+
+
+def test_a_word_after_a_boolean_flag_is_its_value_or_the_recipe(refused, world: Path):
+    assert refused("--bf16 maybe", settings()) == ["--bf16: maybe: must be true or false"]
+    assert refused("--no_bf16 false", settings()) == [
+        "--no_bf16: false: takes no value; write --no_bf16 or --bf16 VALUE"
+    ]
+    assert refused("--no_bf16=x", settings()) == ["--no_bf16: x: takes no value; write --no_bf16 or --bf16 VALUE"]
+    (world / "recipe").write_text(settings(seed="x"), encoding="utf-8")
+    for words in ("--bf16 recipe", "--no_bf16 recipe", "--bf16 yes recipe"):
+        assert refused(words) == ["recipe: seed: x: must be an integer >= 0 and < 9223372036854775808"]
+    assert refused("--bf16 gone.yml")[0].startswith("gone.yml: no such recipe file")
+
+
+@pytest.mark.parametrize("number", ["1_0", "1_000", "١"])
+def test_numbers_are_plain_digits(refused, number: str):
+    assert refused(f"{FLAGS} --max_steps {number}") == [f"--max_steps: {number}: must be an integer >= 1, or none"]
+    assert refused(f"{FLAGS} --learning_rate {number}") == [f"--learning_rate: {number}: must be a number > 0"]
+    assert refused("", settings(save_steps=number)) == [f"recipe.yml: save_steps: {number}: must be an integer >= 0"]
+    assert refused(f"{FLAGS} --perturb rapt --perturb.eta {number}")[0].startswith(f"--perturb.eta: {number}: must be")
