@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BOOLEAN = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 _FIELDS = TrainConfig.model_fields
+_START = ("init_from", "model_name_or_path")
 
 
 def _is(key: str, kind: type) -> bool:
@@ -150,6 +151,9 @@ def parse_train(argv: list[str]) -> Parsed:
         faults.append(f"{extra}: unexpected; one recipe file is read, here {given.positional[0]}")
     recipe = given.positional[0] if given.positional else None
     values, sources = _of_recipe(recipe, given, faults) if recipe is not None else ({}, {})
+    for key, other in (_START, _START[::-1]):  # where both say what to start from, the flag does
+        if given.values.get(key, "none") != "none" and other not in given.values:
+            values.pop(other, None)
     for key, value in given.values.items():
         values[key], sources[key] = value, f"--{key}"
     values = {key: value for key, value in values.items() if key not in given.said}
@@ -218,7 +222,7 @@ def _read(
     specs, found = read_perturb(values.get("perturb"), flags, sources.get("perturb", "--perturb"))
     values["perturb"] = specs
     parsed = _validate(values, sources, {*said, *empty})
-    return Parsed(parsed.config, faults + found + parsed.faults, parsed.bad | empty, sources)
+    return Parsed(parsed.config, faults + found + parsed.faults, parsed.bad | empty | set(said), sources)
 
 
 def _is_empty(key: str, value: Any) -> bool:
@@ -308,6 +312,8 @@ def _specs(value: Any, place: str) -> tuple[list[PerturbSpec], list[str]]:
             options = {str(k): v for k, v in entry.items() if k not in ("name", "options")}
             inner = entry.get("options") or {}
             if isinstance(inner, dict):
+                twice = [key for key in map(str, inner) if key in options]
+                faults += [f"{place}: {entry['name']}.{key}: written twice, also in options" for key in twice]
                 specs.append(PerturbSpec(name=entry["name"], options=options | {str(k): v for k, v in inner.items()}))
             else:
                 faults.append(f"{place}: {entry['name']}.options: {show(inner)}: must be a mapping of options")

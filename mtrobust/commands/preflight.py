@@ -32,7 +32,9 @@ def placed(faults: list[str], parsed: Parsed) -> list[str]:
     for fault in faults:
         match = _KEY.match(fault)
         key = match[1] if match and match[1] in TrainConfig.model_fields else None
-        if key not in parsed.bad:
+        # a setting that has an effect beside another one may have had it, if that one were sound
+        beside = fault.partition(": without effect without ")[2].split()
+        if key not in parsed.bad and parsed.bad.isdisjoint(beside):
             lines.append(fault if key is None else parsed.place(key) + fault.removeprefix(key))
     return lines
 

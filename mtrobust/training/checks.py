@@ -110,6 +110,9 @@ def _in_vain(config: TrainConfig) -> list[str]:
         for key, (other, value) in needs.items()
         if key in changed and getattr(config, other) != value
     ]
+    if "main_task" in changed and config.sampling != "main_ratio" and config.sampling_order != "main_last":
+        told = "without effect without sampling main_ratio or sampling_order main_last"
+        faults.append(f"main_task: {config.main_task}: {told}")
     if config.optim == "adafactor":
         adam = [name for name in changed if name.startswith("adam_")]
         faults += [f"{key}: {getattr(config, key)}: without effect with optim adafactor" for key in adam]

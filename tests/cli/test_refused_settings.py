@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtrobust import UserError, train
+from mtrobust.config_parse import parse_train
 
 SOUND = {"task_def": "defs.yml", "data_dir": "data", "model_name_or_path": "model", "output_dir": "run",
          "train_tasks": "pairs"}  # fmt: skip
@@ -154,3 +155,49 @@ def test_numbers_are_plain_digits(refused, number: str):
     assert refused(f"{FLAGS} --learning_rate {number}") == [f"--learning_rate: {number}: must be a number > 0"]
     assert refused("", settings(save_steps=number)) == [f"recipe.yml: save_steps: {number}: must be an integer >= 0"]
     assert refused(f"{FLAGS} --perturb rapt --perturb.eta {number}")[0].startswith(f"--perturb.eta: {number}: must be")
+
+
+# --- settings without effect ------------------------------------------------------------------------------------------
+
+
+def test_a_main_task_without_a_use_for_it_is_refused(refused, world: Path, mtrobust: Callable):
+    told = "without effect without sampling main_ratio or sampling_order main_last"
+    assert refused(f"{FLAGS} --main_task pairs") == [f"--main_task: pairs: {told}"]
+    assert refused(f"{FLAGS} --main_task pairs --sampling sqrt") == [f"--main_task: pairs: {told}"]
+    for use in ("--sampling main_ratio", "--sampling_order main_last"):
+        (line,) = refused(f"{FLAGS} --main_task pairs {use} --data_dir gone")
+        assert line.startswith("--data_dir: gone")
+
+
+def test_what_has_an_effect_beside_a_faulty_setting_is_not_complained_of(refused):
+    for flags in ("--sampling main_rato --main_task pairs", "--sampling_order last --main_task pairs",
+                  "--sampling --main_task pairs"):  # fmt: skip
+        (line,) = refused(f"{FLAGS} {flags}")
+        assert line.startswith("--sampling")
+
+
+def test_an_option_in_two_places_of_a_recipe_is_refused(refused):
+    text = settings(perturb="{name: rapt, eta: 1, layers: 1-3, options: {eta: 2}}")
+    assert refused("", text) == ["recipe.yml: perturb: rapt.eta: written twice, also in options"]
+
+
+# --- the start of a run -----------------------------------------------------------------------------------------------
+
+
+def test_a_flag_that_names_the_start_wins_over_the_recipe(world: Path):
+    (world / "recipe.yml").write_text(settings(), encoding="utf-8")
+    config = parse_train(["recipe.yml", "--init_from", "r1"]).config
+    assert config is not None and (config.init_from, config.model_name_or_path) == (Path("r1"), "r1/model")
+    (world / "saved.yml").write_text(settings(init_from="r1", model_name_or_path="r1/model"), encoding="utf-8")
+    config = parse_train(["saved.yml", "--model_name_or_path", "model"]).config
+    assert config is not None and (config.init_from, config.model_name_or_path) == (None, "model")
+    config = parse_train(["saved.yml", "--init_from", "none"]).config
+    assert config is not None and (config.init_from, config.model_name_or_path) == (None, "r1/model")
+
+
+def test_two_starts_in_one_place_are_refused(refused, world: Path):
+    (world / "r1" / "model").mkdir(parents=True)
+    (world / "r1" / "model" / "config.json").write_text("{}", encoding="utf-8")
+    told = "model_name_or_path: model: not together with init_from, whose encoder is taken"
+    assert refused(f"{FLAGS} --init_from r1") == [f"--{told}"]
+    assert refused("", settings(init_from="r1")) == [f"recipe.yml: {told}"]

@@ -381,6 +381,7 @@ def test_a_start_that_is_no_run_is_refused(tmp_path: Path, tiny_model_dir):
     [
         ({"sampling_temperature": 3.0}, "sampling temperature"),
         ({"main_task_ratio": 0.7}, "sampling main_ratio"),
+        ({"main_task": "mood"}, "sampling main_ratio or sampling_order main_last"),
         ({"task_weighting_learning_rate": 0.1}, "task_weighting uncertainty"),
     ],
 )
