@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,21 +64,26 @@ def load_run(path: Files, device: str | None = None) -> Run:
 
 def evaluate(
     run: Run,
-    tasks: Iterable[str] | None = None,
+    tasks: str | Iterable[str] | None = None,
     split: str = "dev",
     data_dir: Files | None = None,
     batch_size: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """Metrics, in percent, of a run on a labelled split: `{"mrpc": {"acc": 86.3, "f1": 90.4}}`. Writes nothing.
 
-    tasks: default all of the run; split: a split's name, or `dev`, `test`, `train` for all of the kind;
-    data_dir: folder with `<task>/<split>.jsonl`, default the run's; batch_size: default the run's.
+    tasks: a name or several, default all of the run; split: a split's name, or `dev`, `test`, `train` for all of the
+    kind; data_dir: folder with `<task>/<split>.jsonl`, default the run's; batch_size: default the run's.
     """
     from mtrobust.evaluation.evaluator import Evaluator
 
+    faults = [] if batch_size is None else _whole("batch_size", batch_size, 1)
+    if not (tasks is None or isinstance(tasks, Iterable)):
+        faults.append(f"tasks: {tasks!r}: must be a task's name, or several")
     if data_dir is not None and not Path(data_dir).is_dir():
-        raise UserError(f"data_dir: {os.fspath(data_dir)}: no such folder")
-    chosen = run.select(tasks)
+        faults.append(f"data_dir: {os.fspath(data_dir)}: no such folder")
+    if faults:
+        raise UserError(faults)
+    chosen = run.select([tasks] if isinstance(tasks, str) else tasks)
     return Evaluator.of_run(run, chosen, os.fspath(data_dir) if data_dir is not None else None, batch_size).evaluate(
         split=split
     )
@@ -120,7 +126,11 @@ def read_rows(task: TaskDef, rows: Files | Iterable[Mapping[str, Any]]) -> list[
     from mtrobust.data.rows import parse_rows
     from mtrobust.data.rows import read_rows as read
 
-    return read(task, os.fspath(rows)) if isinstance(rows, str | os.PathLike) else parse_rows(task, rows)
+    if isinstance(rows, str | os.PathLike):
+        return read(task, os.fspath(rows))
+    if not isinstance(rows, Iterable):
+        raise UserError(f"rows: {rows!r}: must be a file, or mappings of fields")
+    return parse_rows(task, rows)
 
 
 def build_model(model: str, tasks: Mapping[str, TaskDef]) -> MultiTaskModel:
@@ -169,7 +179,8 @@ def batches(
     anew for each. On an accelerator: `step(batch.to("cuda"))`. All rows are tokenised at once and kept in memory.
     Raises `UserError`.
     """
-    bad = [f"batch_size: {batch_size}: must be an integer >= 1"] if batch_size < 1 else []
+    bad = _whole("batch_size", batch_size, 1) + _whole("epochs", epochs, 1) + _whole("seed", seed, 0)
+    bad += _whole("max_len", max_len, 8)  # as `max_seq_length` of a run
     bad += [] if rows else ["rows: none are given"]
     if bad:
         raise UserError(bad)
@@ -214,6 +225,12 @@ def regularize(model: PreTrainedModel, perturb: Methods, seed: int = 0) -> Regul
     from mtrobust.training.regularized import Regularized
 
     return Regularized(model, specs, seed)
+
+
+def _whole(name: str, value: Any, least: int) -> list[str]:
+    """The fault, if there is one, of a value that is to be a whole number of at least `least`."""
+    sound = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    return [] if sound else [f"{name}: {value!r}: must be an integer >= {least}"]
 
 
 def _methods(perturb: Methods) -> list[PerturbSpec]:

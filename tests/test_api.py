@@ -118,9 +118,40 @@ def test_misuse_of_a_run_is_said(run_folder: Path, tmp_path: Path):
     assert [line.split(" ")[0] for line in found] == ["rows[1]:", "rows[2]:", "rows[3]:"]
     assert found[1] == "rows[2]: row: must be a mapping of fields, not str"
     assert faults(mtrobust.predict, run, "mood", []) == ["rows: has no rows"]
+    for given in (None, 5):
+        assert faults(mtrobust.predict, run, "mood", given) == [f"rows: {given}: must be a file, or mappings of fields"]
     none = tmp_path / "none"
     assert faults(mtrobust.evaluate, run, data_dir=none) == [f"data_dir: {none}: no such folder"]
     assert "no such run folder" in faults(mtrobust.load_run, none)[0]
+
+
+def test_half_a_character_is_refused_in_mappings_as_in_files(run_folder: Path, defs: Path):
+    run, told = mtrobust.load_run(run_folder), "row: holds half of a surrogate pair"
+    (line,) = faults(mtrobust.predict, run, "mood", [{"text": "A cat."}, {"text": "A \ud800."}])
+    assert line.startswith(f"rows[1]: {told}")
+    (line,) = faults(mtrobust.predict, run, "mood", [{"text": "A cat.", "notes": [{"by": "\udfff"}]}])
+    assert line.startswith(f"rows[0]: {told}")
+    rows = [{"text": "A \U0001f600.", "made": {Path("x"), 3}, 4: "of a number"}]  # further columns are any objects
+    assert len(mtrobust.predict(run, "mood", rows)) == 1
+
+
+def test_arguments_of_an_evaluation_are_checked(run_folder: Path):
+    run = mtrobust.load_run(run_folder)
+    for size in (0, -1, 2.5, True, "8"):
+        assert faults(mtrobust.evaluate, run, "mood", batch_size=size) == [
+            f"batch_size: {size!r}: must be an integer >= 1"
+        ]
+    assert mtrobust.evaluate(run, "mood", batch_size=3) == mtrobust.evaluate(run, ["mood"], batch_size=3)
+    assert faults(mtrobust.evaluate, run, 5, batch_size=0) == [
+        "batch_size: 0: must be an integer >= 1", "tasks: 5: must be a task's name, or several",
+    ]  # fmt: skip
+    assert faults(mtrobust.evaluate, run, [5]) == ["5: the run has no such task (its tasks: mood, stsb, squad)"]
+
+
+@pytest.mark.parametrize("device", ["nodevice", "cuda:99", "cpu:x", ""])
+def test_a_device_that_is_not_there_is_said(run_folder: Path, device: str):
+    (line,) = faults(mtrobust.load_run, run_folder, device)
+    assert line.startswith(f"device: {device or repr(device)}: must be one that is here: cpu")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -186,6 +217,14 @@ def test_misuse_of_batches_is_said(defs: Path, tokenizer):
     task = mtrobust.load_task_defs(defs)["mood"]
     found = faults(mtrobust.batches, task, [], tokenizer, batch_size=0)
     assert found == ["batch_size: 0: must be an integer >= 1", "rows: none are given"]
+    rows = mtrobust.read_rows(task, MOOD)
+    found = faults(mtrobust.batches, task, rows, tokenizer, batch_size=2.5, epochs=-1, seed=-1, max_len=0)
+    assert found == [
+        "batch_size: 2.5: must be an integer >= 1",
+        "epochs: -1: must be an integer >= 1",
+        "seed: -1: must be an integer >= 0",
+        "max_len: 0: must be an integer >= 8",
+    ]
 
 
 def test_a_step_is_the_task_loss_and_its_methods(defs: Path, tiny_model_dir, tokenizer):

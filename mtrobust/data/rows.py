@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAULTS = 20
 _UTF8_BOM = b"\xef\xbb\xbf"
+_HALF = "row: holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
 _OTHER_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzip"}
 
 
@@ -93,6 +94,8 @@ def parse_rows(task: TaskDef, raws: Iterable[Mapping[str, Any]]) -> list[dict[st
 def _given(number: int, raw: Any) -> Record:
     if not isinstance(raw, Mapping):
         return Record(f"[{number}]", None, f"row: must be a mapping of fields, not {type(raw).__name__}")
+    if _has_surrogate(dict(raw)):
+        return Record(f"[{number}]", None, _HALF)
     return Record(f"[{number}]", {**raw, "id": number if raw.get("id") is None else raw["id"]})
 
 
@@ -220,7 +223,7 @@ def _parse_json(text: str) -> tuple[Any, str]:
     try:
         value = _JSON.decode(text)
         if "\\u" in text and _has_surrogate(value):
-            return None, "row: holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+            return None, _HALF
         return value, ""
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
@@ -249,7 +252,7 @@ _JSON = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
 
 def _has_surrogate(value: Any) -> bool:
     try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        json.dumps(value, ensure_ascii=False, skipkeys=True, default=str).encode("utf-8")
     except UnicodeEncodeError:
         return True
     return False

@@ -52,7 +52,7 @@ class Run(NamedTuple):
         if names is None:
             return own
         wanted = list(dict.fromkeys(names))
-        unknown = [name for name in wanted if name not in own]
+        unknown = [str(name) for name in wanted if name not in own]
         if unknown:
             known = ", ".join(own)
             raise UserError(
@@ -66,11 +66,13 @@ def load_run(run_dir: str | os.PathLike[str], device: str | None = None) -> Run:
 
     device: where the model is put; default: the first accelerator, or the CPU where there is none or the run was
     trained with `use_cpu`. Raises `UserError` when the folder is not there, is no run folder, holds a run that has not
-    finished (naming the checkpoints and how to go on) or cannot be read.
+    finished (naming the checkpoints and how to go on) or cannot be read, and for a device that is not there.
     """
     run = Path(run_dir)
     check_run(run)
     config, tasks = load_config(run), load_tasks(run)
+    if device is not None:
+        _check_device(device)
 
     from transformers import AutoTokenizer
 
@@ -90,6 +92,18 @@ def load_run(run_dir: str | os.PathLike[str], device: str | None = None) -> Run:
     for name, task in tasks.items():
         task.type.restore(results.get(name, {}))
     return Run(config, tasks, model.to(device or _default_device(config)).eval(), tokenizer, run)
+
+
+def _check_device(device: str) -> None:
+    """Raises `UserError` for a device that torch does not know or that is not there."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        here = f"cpu or {found.type}" if found else "cpu"
+        raise UserError(f"device: {device or repr(device)}: must be one that is here: {here}") from None
 
 
 def _default_device(config: TrainConfig) -> str:
