@@ -378,10 +378,8 @@ def find_split(task: TaskDef, data_dir: str | Path, split: str) -> Path:
         raise UserError(f"{root}: no such data folder")
     if not folder.is_dir():
         there = [path.name for path in _inside(root) if path.is_dir() and not path.name.startswith(".")]
-        raise UserError(
-            f"{root}: no folder '{name}' for task {task.name}{suggestion(name, there)} (there: {_listed(there)}); "
-            f"the definition's key `data` names another folder"
-        )
+        fault = f"{root}: no folder '{name}' for task {task.name}{suggestion(name, there)} (there: {_listed(there)}); "
+        raise UserError(f"{fault}the definition's key `data` names another folder")
     there = [path.name for path in _inside(folder) if path.name.endswith(tuple(READERS))]
     wanted = ", ".join(f"{split}{ending}" for ending in READERS)
     raise UserError(
