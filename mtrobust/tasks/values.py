@@ -73,6 +73,8 @@ def perturb_specs(value: Any) -> list[PerturbSpec]:
             and isinstance(options := entry.get("options", {}), dict)
         ):
             loose = {str(k): v for k, v in entry.items() if k not in ("name", "options")}
+            if twice := [key for key in map(str, options) if key in loose]:
+                raise ValueError(f"{entry['name']}.{twice[0]}: written twice, also in options")
             specs.append(PerturbSpec(name=entry["name"], options=loose | options))
         else:
             raise ValueError(f"{show(entry)}: must be a method's name or a mapping {{name: METHOD, OPTION: VALUE}}")

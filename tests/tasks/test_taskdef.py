@@ -287,6 +287,7 @@ def test_a_copy_has_its_own_type() -> None:
         ("doc_stride: 64", "t.doc_stride: only for span tasks"),
         ("span_positions: some", "t.span_positions: some: must be one of: passage, all"),
         ("perturb: [{layers: 3}]", "t.perturb: "),
+        ("perturb: [{name: rapt, eta: 1, options: {eta: 2}}]", "rapt.eta: written twice, also in options"),
         ("eval_sets: [imdb]", "t.eval_sets: ['imdb']: must be a mapping of set names"),
         ("eval_sets: {imdb: 3}", "t.eval_sets.imdb: 3: must be a mapping"),
         ("eval_sets: {imdb: {mapp: {}}}", "t.eval_sets.imdb.mapp: unknown; did you mean 'map'?"),
