@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mtrobust.tasks import labels as given
 from mtrobust.tasks.base import RowError
 from mtrobust.tasks.tokenised import MASKS, is_tokenised, with_tokens
 
@@ -52,12 +53,8 @@ def _label(text: str, labels: list[str]) -> str | int | float | None:
     """A label as JSON would have it: a name stays text, numbers become numbers, nothing is no label."""
     if text in labels:
         return text
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text or None
+    number: int | float | str = given.from_decimal(given.from_digits(text))
+    return None if number == "" else number
 
 
 def _ranking_row(task: TaskDef, fields: Sequence[str]) -> dict[str, Any]:

@@ -46,6 +46,16 @@ def test_a_line_of_candidates(task: TaskDef, labels: str, label: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("a", "a"), ("1", 1), ("01", 1.0), ("-2.5", -2.5), ("1e-3", 0.001), ("1_0", "1_0"), ("\u0661",) * 2, ("", None)],
+)
+def test_a_label_is_a_name_or_a_number_in_plain_digits(text: str, label: Any) -> None:
+    task = TaskDef(name="t", task_type="Classification", data_format="PremiseOnly", labels=["a", "b"])
+    found = row(task, f"7\t{text}\tWho?")["label"]
+    assert found == label and type(found) is type(label)  # 01 is no id, which is a whole number
+
+
 def test_several_levels_of_relevance_stay_numbers() -> None:
     assert row(NUMBERS, "7\ta,b,c\t2,0,1\tWho?\tx\ty\tz")["label"] == [2, 0, 1]
     assert row(NUMBERS, "7\ta,b,c\t1,1,0\tWho?\tx\ty\tz")["label"] == [1, 1, 0]
