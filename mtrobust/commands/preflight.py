@@ -34,6 +34,8 @@ def placed(faults: list[str], parsed: Parsed) -> list[str]:
         key = match[1] if match and match[1] in TrainConfig.model_fields else None
         # a setting that has an effect beside another one may have had it, if that one were sound
         beside = fault.partition(": without effect without ")[2].split()
+        if key is None and not parsed.bad.isdisjoint(("train_tasks", "eval_tasks")):
+            continue  # of data files: which tasks need theirs is not known
         if key not in parsed.bad and parsed.bad.isdisjoint(beside):
             lines.append(fault if key is None else parsed.place(key) + fault.removeprefix(key))
     return lines

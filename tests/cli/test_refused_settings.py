@@ -92,6 +92,8 @@ def test_an_empty_text_is_no_value(refused, key: str):
 def test_an_empty_flag_does_not_fall_back_on_the_recipe_or_on_an_earlier_flag(refused):
     assert len(refused("--train_tasks ''", settings())) == 1
     assert len(refused(f"{FLAGS} --train_tasks ''")) == 1
+    shipped = refused(f"{FLAGS} --task_def textcls --train_tasks ''")  # no word of the rows that these lack
+    assert shipped == ["--train_tasks: '': must be a list of names (not empty)"]
     assert len(refused(f"{FLAGS} --perturb '' --perturb.eta 2")) == 1
 
 
