@@ -68,11 +68,13 @@ def evaluate(
     split: str = "dev",
     data_dir: Files | None = None,
     batch_size: int | None = None,
+    all_rows: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Metrics, in percent, of a run on a labelled split: `{"mrpc": {"acc": 86.3, "f1": 90.4}}`. Writes nothing.
 
     tasks: a name or several, default all of the run; split: a split's name, or `dev`, `test`, `train` for all of the
-    kind; data_dir: folder with `<task>/<split>.jsonl`, default the run's; batch_size: default the run's.
+    kind; data_dir: folder with `<task>/<split>.jsonl`, default the run's; batch_size: default the run's. all_rows: all
+    dev rows of a run that had `max_eval_samples`; default: those that it evaluated.
     """
     from mtrobust.evaluation.evaluator import Evaluator
 
@@ -84,9 +86,8 @@ def evaluate(
     if faults:
         raise UserError(faults)
     chosen = run.select([tasks] if isinstance(tasks, str) else tasks)
-    return Evaluator.of_run(run, chosen, os.fspath(data_dir) if data_dir is not None else None, batch_size).evaluate(
-        split=split
-    )
+    folder = os.fspath(data_dir) if data_dir is not None else None
+    return Evaluator.of_run(run, chosen, folder, batch_size, all_rows=all_rows).evaluate(split=split)
 
 
 def predict(run: Run, task: str, rows: Files | Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

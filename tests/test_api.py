@@ -321,10 +321,15 @@ def test_what_trains_is_exported(defs: Path, tmp_path: Path, tiny_model_dir):
     results = mtrobust.train(
         task_def=defs, data_dir=data, train_tasks="mood", model_name_or_path=tiny_model_dir("bert"), use_cpu=True,
         output_dir=tmp_path / "run", perturb={"name": "rapt", "layers": "1-2"}, max_steps=2, progress="off",
+        max_eval_samples=1,
     )  # fmt: skip
     assert set(results) == {"mood", "train"} and results["train"]["steps"] == 2
     run = mtrobust.load_run(tmp_path / "run")
     assert mtrobust.evaluate(run)["mood"]["acc"] == pytest.approx(results["mood"]["acc"])
+    found = [line["prediction"] for line in mtrobust.predict(run, "mood", data / "mood/dev.jsonl")]
+    golds = [row["label"] for row in mtrobust.read_rows(run.task("mood"), data / "mood/dev.jsonl")]
+    right = [run.task("mood").labels.index(name) == gold for name, gold in zip(found, golds, strict=True)]
+    assert mtrobust.evaluate(run, all_rows=True)["mood"]["acc"] == pytest.approx(100 * sum(right) / 4)
     assert mtrobust.export(run, "mood", tmp_path / "plain") == tmp_path / "plain"
     from transformers import pipeline
 

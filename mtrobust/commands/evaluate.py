@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 
@@ -45,15 +46,7 @@ def run(argv: list[str]) -> int:
     )
     add_pass_flags(parser)
     args = parser.parse(argv)
-    check_tasks(args.run, args.tasks, "--tasks")
-    shown_alone = args.out is None and (args.data_dir is not None or args.all_rows)  # unless the rows are the run's
-    if faults := [] if shown_alone else folder_faults("--out", args.out or args.run):
-        raise UserError(faults)
-    if args.data_dir is not None and not args.data_dir.is_dir():
-        raise UserError(f"--data_dir: {args.data_dir}: no such folder")
-
-    if args.task_def and not args.eval_sets:
-        raise UserError("--task_def: without effect without --eval_sets")
+    _check(args)
     redefined = load_task_defs(args.task_def) if args.task_def else {}
 
     opened = open_run(args.run, args.use_cpu)
@@ -63,7 +56,7 @@ def run(argv: list[str]) -> int:
 
     config = opened.config
     same_data = args.data_dir is None or args.data_dir.resolve() == config.data_dir.resolve()
-    same_rows = same_data and not (args.all_rows and config.max_eval_samples)
+    same_rows = same_data and not args.all_rows
     data_dir = args.data_dir if args.data_dir is not None else config.data_dir
     tasks = {
         name: task.model_copy(update={"eval_sets": redefined[name].eval_sets}) if name in redefined else task
@@ -89,6 +82,27 @@ def run(argv: list[str]) -> int:
     update_results(out, table, split or "dev")
     print(f"written: {update_results(out, found)} and {out / 'predictions'}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises `UserError` with what is wrong of the flags and folders, before anything is loaded."""
+    check_tasks(args.run, args.tasks, "--tasks")
+    from mtrobust.evaluation.run_folder import load_config
+
+    config, faults = load_config(args.run), []
+    shown_alone = args.out is None and (args.data_dir is not None or args.all_rows)  # unless the rows are the run's
+    if not shown_alone:
+        faults += folder_faults("--out", args.out or args.run)
+    if args.data_dir is not None and not args.data_dir.is_dir():
+        faults.append(f"--data_dir: {args.data_dir}: no such folder")
+    elif args.all_rows and args.data_dir is not None and args.data_dir.resolve() != config.data_dir.resolve():
+        faults.append("--all_rows: without effect: of data that are not the run's all rows are taken")
+    if args.all_rows and config.max_eval_samples is None:
+        faults.append("--all_rows: without effect: the run had no max_eval_samples")
+    if args.task_def and not args.eval_sets:
+        faults.append("--task_def: without effect without --eval_sets")
+    if faults:
+        raise UserError(faults)
 
 
 def _print(table: dict[str, dict[str, float]]) -> None:

@@ -122,6 +122,15 @@ def test_a_run_with_a_part_of_the_dev_rows_is_evaluated_on_these(run: Path, trai
     assert len(read_lines(out / "predictions/mood.dev.jsonl")) == 13 and fingerprint(run) == before
 
 
+def test_all_rows_are_asked_for_only_where_there_are_more(run: Path, tmp_path: Path, mtrobust: Callable):
+    ended = mtrobust("evaluate", run, "--all_rows", "--use_cpu")
+    assert ended.code == 2 and ended.err == "error: --all_rows: without effect: the run had no max_eval_samples\n"
+    configure(run, max_eval_samples=4)
+    ended = mtrobust("evaluate", run, "--all_rows", "--data_dir", tmp_path, "--use_cpu")
+    told = "error: --all_rows: without effect: of data that are not the run's all rows are taken\n"
+    assert ended.code == 2 and ended.err == told
+
+
 @pytest.mark.parametrize("split", ["test", "shifted"])
 def test_splits_that_a_run_did_not_evaluate_are_evaluated_whole(run: Path, tmp_path: Path, mtrobust: Callable, split):
     write_rows(tmp_path / "data/mood" / f"{split}.jsonl", text_rows(9, ["sad", "glad"], pair=False))
